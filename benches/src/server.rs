@@ -1,0 +1,207 @@
+//! The real binary, and what the operating system says of it.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use tempfile::TempDir;
+
+use crate::Result;
+
+/// How long a start may take.
+const READY: Duration = Duration::from_secs(60);
+/// Ticks of /proc/PID/stat in a second: what Linux shows to programs, on any machine.
+const TICKS: f64 = 100.0;
+
+/// Which server is measured.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Options {
+    /// The binary [default: EVERSPAN_BIN, or a release build made now]
+    #[arg(long, value_name = "FILE")]
+    server: Option<PathBuf>,
+    /// Measure this running server instead (its gRPC address)
+    #[arg(long, value_name = "HOST:PORT", requires = "pid")]
+    address: Option<SocketAddr>,
+    /// The process of the running server
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Shards of the server
+    #[arg(long, default_value_t = 4)]
+    pub(crate) shards: u32,
+    /// Where data directories are made [default: the build's directory, which is on a disk]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// A directory in memory, for what is measured without a disk
+    #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
+    memory: PathBuf,
+}
+
+/// Where a server keeps its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Where fsync is one.
+    Disk,
+    /// Where it costs nothing.
+    Memory,
+}
+
+/// A server, ended with its data when dropped, unless it ran before.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) grpc: SocketAddr,
+    http: Option<SocketAddr>,
+    pid: u32,
+    child: Option<Child>,
+    data: Option<TempDir>,
+}
+
+/// What a process has used and holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    /// Seconds of processor time since its start.
+    pub(crate) cpu_s: f64,
+    /// Bytes of memory now.
+    pub(crate) rss: u64,
+    /// Bytes on disk now.
+    pub(crate) disk: u64,
+    /// Writes of the log, each with an fsync.
+    pub(crate) log_writes: f64,
+}
+
+impl Server {
+    /// Starts a server on a new directory and waits until it is ready.
+    pub(crate) fn start(options: &Options, place: Place, shards: u32) -> Result<Self> {
+        if let (Some(grpc), Some(pid)) = (options.address, options.pid) {
+            return Ok(Self { grpc, http: None, pid, child: None, data: None });
+        }
+        let binary = binary(options)?;
+        let beside = binary.parent().unwrap_or(Path::new("."));
+        let dir = match place {
+            Place::Disk => options.dir.as_deref().unwrap_or(beside),
+            Place::Memory => &options.memory,
+        };
+        let data = tempfile::Builder::new()
+            .prefix("everspan-bench-")
+            .tempdir_in(dir)
+            .map_err(|e| format!("{}: {e}", dir.display()))?;
+        let (grpc, http) = (free()?, free()?);
+        let mut child = Command::new(&binary)
+            .args(["dev", "--log-level", "warn"])
+            .args(["--port", &grpc.port().to_string(), "--http-port", &http.port().to_string()])
+            .args(["--shards", &shards.to_string(), "--data-dir"])
+            .arg(data.path().join("data"))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|e| format!("{}: {e}", binary.display()))?;
+        let began = Instant::now();
+        while !get(http, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            if let Some(status) = child.try_wait()? {
+                return Err(format!("the server ended while starting: {status}").into());
+            }
+            if began.elapsed() > READY {
+                let _ = child.kill();
+                return Err(format!("the server is not ready after {READY:?}").into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let pid = child.id();
+        Ok(Self { grpc, http: Some(http), pid, child: Some(child), data: Some(data) })
+    }
+
+    /// What it has used until now.
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        let read = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", self.pid));
+        let stat = read("stat").map_err(|e| format!("the server's process is gone: {e}"))?;
+        // The name before it may hold anything, blanks too.
+        let fields: Vec<&str> =
+            stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+        let rss_kib = read("status")?
+            .lines()
+            .find_map(|l| l.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok())
+            .unwrap_or(0);
+        Ok(Usage {
+            cpu_s: (ticks(11) + ticks(12)) / TICKS,
+            rss: rss_kib * 1024,
+            disk: self.data.as_ref().map_or(0, |d| bytes_in(d.path())),
+            log_writes: self.metric("everspan_log_write_seconds_count"),
+        })
+    }
+
+    /// The value of a metric without labels; 0 if there is none.
+    fn metric(&self, name: &str) -> f64 {
+        let text = self.http.and_then(|http| get(http, "/metrics").ok()).unwrap_or_default();
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+            .unwrap_or(0.0)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Bytes that the files under a directory take on disk.
+fn bytes_in(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(m) if m.is_dir() => bytes_in(&entry.path()),
+            Ok(m) => m.blocks() * 512,
+            // A file that went meanwhile.
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+/// A port that nobody listens on now.
+fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// The binary that was named, or a release build made now, beside this program.
+fn binary(options: &Options) -> Result<PathBuf> {
+    let named = options.server.clone().or_else(|| std::env::var_os("EVERSPAN_BIN").map(Into::into));
+    if let Some(path) = named {
+        return Ok(path);
+    }
+    let own = std::env::current_exe()?;
+    let binary = own.parent().unwrap_or(Path::new(".")).join("everspan");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--package", "everspan-server", "--bin", "everspan"]);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    let status = build
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .map_err(|e| format!("cargo build: {e}; name a binary with --server"))?;
+    if !status.success() {
+        return Err(format!("cargo build: {status}").into());
+    }
+    Ok(binary)
+}
+
+/// One HTTP GET, its answer as it is.
+fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}

@@ -1,0 +1,39 @@
+//! What a group tells its shard.
+
+use bytes::Bytes;
+
+/// What a group tells its shard, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// This replica leads, and every entry of earlier terms was told.
+    Leader {
+        /// The term.
+        term: u64,
+    },
+    /// An entry is committed.
+    Committed {
+        /// Its index.
+        index: u64,
+        /// Its term.
+        term: u64,
+        /// The proposal's number, if it was made by this leader in this term and nothing was
+        /// refused since: the proposer has it staged. Otherwise the data is to be applied.
+        seq: Option<u64>,
+        /// What was proposed; empty for entries of Raft's own.
+        data: Bytes,
+    },
+    /// A proposal was not taken and never will be. What was decided on top of it must not be
+    /// committed either, so that every later proposal of the group is refused, too, until the
+    /// group leads again: `Lost` and `Leader` follow as soon as the log can be written. What
+    /// was proposed before and is still under way comes as `Committed` without `seq`.
+    ///
+    /// The proposer drops what it has staged, as on `Lost`.
+    Refused {
+        /// The proposal's number.
+        seq: u64,
+        /// Why.
+        reason: String,
+    },
+    /// This replica leads no more: nothing is known of proposals that were not committed.
+    Lost,
+}

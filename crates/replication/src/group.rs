@@ -1,0 +1,270 @@
+//! One Raft group: raft-rs's state machine over the entries that are not compacted yet.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use protobuf::Message as _;
+use raft::{
+    GetEntriesContext, RaftState, RawNode, Storage, StorageError,
+    eraftpb::{ConfState, Entry, HardState, Snapshot},
+};
+use raft_engine::{Engine, MessageExt, env::FileSystem};
+
+use crate::{Error, Result};
+
+/// The one voter, for now; peers get their own numbers.
+pub(crate) const NODE_ID: u64 = 1;
+/// Key of the hard state beside a group's entries.
+pub(crate) const HARD_STATE: &[u8] = b"hard-state";
+/// Key of the group's membership.
+pub(crate) const CONF_STATE: &[u8] = b"conf-state";
+
+/// How raft-engine reads our entries.
+pub(crate) struct Entries;
+
+impl MessageExt for Entries {
+    type Entry = Entry;
+    fn index(entry: &Entry) -> u64 {
+        entry.index
+    }
+}
+
+/// What raft-rs reads: all entries since the last compaction are in memory, bounded by the
+/// shard's checkpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    hard_state: HardState,
+    conf_state: ConfState,
+    /// Index and term of the last compacted entry.
+    before: (u64, u64),
+    entries: VecDeque<Entry>,
+}
+
+impl Log {
+    pub(crate) fn last(&self) -> u64 {
+        self.entries.back().map_or(self.before.0, |e| e.index)
+    }
+
+    pub(crate) fn append(&mut self, entries: Vec<Entry>) {
+        if let Some(first) = entries.first() {
+            // A new leader's entries take the place of what it never committed.
+            while self.entries.back().is_some_and(|e| e.index >= first.index) {
+                self.entries.pop_back();
+            }
+        }
+        self.entries.extend(entries);
+    }
+
+    pub(crate) fn set_hard_state(&mut self, hard_state: HardState) {
+        self.hard_state = hard_state;
+    }
+
+    pub(crate) fn set_commit(&mut self, commit: u64) {
+        self.hard_state.commit = commit;
+    }
+
+    /// Forgets entries up to `index`.
+    pub(crate) fn compact(&mut self, index: u64) {
+        while self.entries.front().is_some_and(|e| e.index <= index) {
+            if let Some(e) = self.entries.pop_front() {
+                self.before = (e.index, e.term);
+            }
+        }
+    }
+
+    fn at(&self, index: u64) -> Option<&Entry> {
+        let n = index.checked_sub(self.before.0 + 1)?;
+        self.entries.get(usize::try_from(n).ok()?)
+    }
+}
+
+impl Storage for Log {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= self.before.0 {
+            return Err(StorageError::Compacted.into());
+        }
+        if high > self.last() + 1 {
+            return Err(StorageError::Unavailable.into());
+        }
+        let max = max_size.into().unwrap_or(u64::MAX);
+        let mut size = 0u64;
+        let mut found = Vec::new();
+        for entry in (low..high).filter_map(|i| self.at(i)) {
+            if max < u64::MAX {
+                size = size.saturating_add(u64::from(entry.compute_size()));
+                if !found.is_empty() && size > max {
+                    break;
+                }
+            }
+            found.push(entry.clone());
+        }
+        Ok(found)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == self.before.0 {
+            return Ok(self.before.1);
+        }
+        if index < self.before.0 {
+            return Err(StorageError::Compacted.into());
+        }
+        self.at(index).map(|e| e.term).ok_or_else(|| StorageError::Unavailable.into())
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.before.0 + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    fn snapshot(&self, _: u64, _: u64) -> raft::Result<Snapshot> {
+        // Asked for only on behalf of a follower, and there is none.
+        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    }
+}
+
+/// A group of this node.
+pub(crate) struct Group {
+    pub(crate) raw: RawNode<Log>,
+    /// The term for which `Leader` was told last; 0 if leadership was lost since.
+    pub(crate) told_term: u64,
+    /// Index of the last entry that was told, or that the rows had from the start.
+    pub(crate) told_index: u64,
+    /// A proposal was refused: so are all others, until `Leader` is told again.
+    pub(crate) is_fenced: bool,
+    /// The log has nothing of the group yet: its membership goes along with its first write.
+    pub(crate) is_new: bool,
+}
+
+impl Group {
+    /// Opens a group from the log. `applied` is the index that its rows have.
+    pub(crate) fn open<F: FileSystem>(
+        id: u64,
+        applied: u64,
+        engine: &Engine<F>,
+        logger: &slog::Logger,
+    ) -> Result<Group> {
+        // raft-engine slices by lengths that it reads, and raft-rs asserts what it is given.
+        catch_unwind(AssertUnwindSafe(|| Self::open_unguarded(id, applied, engine, logger)))
+            .unwrap_or_else(|_| {
+                Err(Error::Corrupt(format!("group {id}: its entries are not what was written")))
+            })
+            .map_err(|e| match e {
+                Error::Corrupt(what) if !what.starts_with("group ") => {
+                    Error::Corrupt(format!("group {id}: {what}"))
+                }
+                other => other,
+            })
+    }
+
+    fn open_unguarded<F: FileSystem>(
+        id: u64,
+        applied: u64,
+        engine: &Engine<F>,
+        logger: &slog::Logger,
+    ) -> Result<Group> {
+        let (log, is_new) = read(id, applied, engine)?;
+        let config = raft::Config {
+            id: NODE_ID,
+            election_tick: 10,
+            heartbeat_tick: 3,
+            applied,
+            check_quorum: true,
+            pre_vote: true,
+            max_size_per_msg: 1 << 20,
+            max_inflight_msgs: 256,
+            ..raft::Config::default()
+        };
+        let is_alone = log.conf_state == founders();
+        let mut raw = RawNode::new(&config, log, logger)?;
+        if is_alone {
+            // The only voter need not wait for an election.
+            raw.campaign()?;
+        }
+        Ok(Group { raw, told_term: 0, told_index: applied, is_fenced: false, is_new })
+    }
+
+    /// Whether there are other replicas, whose silence matters.
+    pub(crate) fn has_peers(&self) -> bool {
+        self.raw.raft.prs().iter().count() > 1
+    }
+}
+
+/// Membership of a group that is founded: this node is its only voter.
+pub(crate) fn founders() -> ConfState {
+    ConfState { voters: vec![NODE_ID], ..ConfState::default() }
+}
+
+fn read<F: FileSystem>(id: u64, applied: u64, engine: &Engine<F>) -> Result<(Log, bool)> {
+    let corrupt = |what: String| Error::Corrupt(format!("group {id}: {what}"));
+    let hard_state: Option<HardState> = engine.get_message(id, HARD_STATE)?;
+    let conf_state: Option<ConfState> = engine.get_message(id, CONF_STATE)?;
+    let (Some(first), Some(last)) = (engine.first_index(id), engine.last_index(id)) else {
+        if applied > 0 {
+            return Err(corrupt(format!(
+                "it has no entries, but rows that were applied up to entry {applied}; the log \
+                 directory does not belong to this database"
+            )));
+        }
+        if hard_state.is_some() || conf_state.is_some() {
+            // They are written together with the first entry.
+            return Err(corrupt("its entries are missing".into()));
+        }
+        return Ok((Log { conf_state: founders(), ..Log::default() }, true));
+    };
+    let conf_state = conf_state.ok_or_else(|| corrupt("its membership is missing".into()))?;
+    let mut hard_state = hard_state.ok_or_else(|| corrupt("its term is missing".into()))?;
+    if applied > last {
+        return Err(corrupt(format!(
+            "its last entry is {last}, but rows were applied up to entry {applied}; the log lost \
+             what the database has"
+        )));
+    }
+    if hard_state.commit > last {
+        return Err(corrupt(format!(
+            "its last entry is {last}, but entries up to {} were committed",
+            hard_state.commit
+        )));
+    }
+    if first > applied + 1 {
+        return Err(corrupt(format!(
+            "its first entry is {first}, but rows were applied up to entry {applied} only; the \
+             database lost what the log let go"
+        )));
+    }
+    let mut entries: Vec<Entry> = Vec::new();
+    engine.fetch_entries_to::<Entries>(id, first, last + 1, None, &mut entries)?;
+    let mut entries: VecDeque<Entry> = entries.into();
+    let is_contiguous = entries.iter().zip(first..).all(|(e, i)| e.index == i);
+    if !is_contiguous || entries.back().is_none_or(|e| e.index != last) {
+        return Err(corrupt("its entries have a gap".into()));
+    }
+    let terms = || entries.iter().map(|e| e.term);
+    if terms().zip(terms().skip(1)).any(|(a, b)| a > b)
+        || terms().next_back().is_none_or(|term| term > hard_state.term)
+    {
+        return Err(corrupt("its terms run backwards".into()));
+    }
+    let mut before = (0, 0);
+    if first > 1 {
+        // The first entry left stands for all that were compacted.
+        before = entries.pop_front().map_or(before, |e| (e.index, e.term));
+    }
+    // What was applied was committed, even if that was not written down yet.
+    hard_state.commit = hard_state.commit.max(applied).max(before.0);
+    Ok((Log { hard_state, conf_state, before, entries }, false))
+}

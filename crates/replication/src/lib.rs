@@ -1,0 +1,36 @@
+//! Raft groups over one shared log: proposals in, committed entries out.
+//!
+//! What lives here: [`Node`], the groups of one node with raft-rs inside and one raft-engine
+//! log under all of them, driven by `propose` and `poll`; [`Runner`], the thread around it;
+//! [`faulty`], a file system that loses and tears what was not synced, for the simulator.
+//! What may not: knowledge of what entries mean.
+//!
+//! ```text
+//! propose(group, seq, data) ─┐             ┌─ one write and one fsync ─▶ raft-engine
+//! propose(group, seq, data) ─┼─▶ Node::poll ┤   for all groups
+//! propose(group, seq, data) ─┘             └─▶ Event::Committed { seq, index } to each group
+//! ```
+//!
+//! What arrives while the disk is busy waits in the channel and shares the next fsync: group
+//! commit needs no timer.
+//!
+//! Architecture invariants: an entry is told as committed only after the write that holds it
+//! was synced. A write that fails is tried again as it was; nothing after it is written
+//! before. After an fsync that failed nothing is written at all, since nobody can say what is
+//! on the disk. Where one proposal of a group is refused, so is every later one that may have
+//! been decided on top of it.
+
+mod error;
+mod event;
+pub mod faulty;
+mod group;
+mod guard;
+mod inspect;
+mod metrics;
+mod node;
+mod runner;
+
+pub use error::{Error, Result};
+pub use event::Event;
+pub use node::{Config, Node, WAITING_BYTES_MAX};
+pub use runner::{Handle, QUEUED_BYTES_MAX, Runner, Sink};

@@ -1,0 +1,505 @@
+//! The Raft groups of one node over one log.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::Arc,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use raft::{
+    Ready, StateRole,
+    eraftpb::{Entry, EntryType, HardState, Message, MessageType},
+};
+use raft_engine::{
+    Command, Config as EngineConfig, Engine, LogBatch, ReadableSize, RecoveryMode,
+    env::{DefaultFileSystem, FileSystem},
+};
+use slog::o;
+
+use crate::{
+    Error, Event, Result,
+    group::{CONF_STATE, Entries, Group, HARD_STATE, NODE_ID, founders},
+    guard::{Doubt, Guarded},
+    inspect::inspect,
+    metrics,
+};
+
+/// Bytes of proposals that wait, by default, while the log cannot be written.
+pub const WAITING_BYTES_MAX: usize = 64 << 20;
+/// What a proposal costs in memory beside its data, roughly.
+pub(crate) const PROPOSAL_OVERHEAD: usize = 128;
+
+/// How the log is kept.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Size at which a new file is begun, in bytes.
+    pub file_bytes: u64,
+    /// Size of all files from which old ones are given back, in bytes; at least `file_bytes`.
+    pub purge_bytes: u64,
+}
+
+impl Config {
+    /// Defaults for a directory: files of 64 MiB, purged from 256 MiB.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), file_bytes: 64 << 20, purge_bytes: 256 << 20 }
+    }
+}
+
+struct Proposal {
+    group: u64,
+    seq: u64,
+    data: Bytes,
+}
+
+/// The groups of one node. Writes in [`Node::poll`] and [`Node::purge`] only; reads its files
+/// as it opens and as groups are added.
+pub struct Node<F: FileSystem = DefaultFileSystem> {
+    engine: Engine<Guarded<F>>,
+    doubt: Arc<Doubt>,
+    file_bytes: u64,
+    groups: BTreeMap<u64, Group>,
+    /// Groups that may have something to write or tell.
+    touched: BTreeSet<u64>,
+    /// Groups of which a proposal was refused.
+    fenced: BTreeSet<u64>,
+    /// What a failed write was to write.
+    unwritten: Vec<(u64, Ready)>,
+    /// Proposals made since: raft-rs takes none between `ready` and `advance`.
+    waiting: VecDeque<Proposal>,
+    waiting_bytes: usize,
+    waiting_bytes_max: usize,
+    /// Entries up to these indices go with the next write.
+    compactions: BTreeMap<u64, u64>,
+    /// Why the last write failed; what it was to write is kept. `Unsynced` stays.
+    stalled: Option<Error>,
+    /// Bytes written since files were last given back.
+    written_bytes: u64,
+    /// Messages to peers, by group, once there are any.
+    outbox: Vec<(u64, Message)>,
+    logger: slog::Logger,
+}
+
+impl<F: FileSystem> std::fmt::Debug for Node<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("groups", &self.groups.len()).finish_non_exhaustive()
+    }
+}
+
+impl Node<DefaultFileSystem> {
+    /// Opens the log on the real file system.
+    ///
+    /// # Errors
+    /// See [`Node::open_with`].
+    pub fn open(config: &Config) -> Result<Self> {
+        Self::open_with(config, Arc::new(DefaultFileSystem))
+    }
+}
+
+impl<F: FileSystem> Node<F> {
+    /// Opens the log in `config.dir`, creating it if it is not there. A torn tail, left by a
+    /// crash, is cut off: nothing in it was acknowledged.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Corrupt`] if it is damaged otherwise.
+    pub fn open_with(config: &Config, fs: Arc<F>) -> Result<Self> {
+        let dir = config.dir.display();
+        inspect(&config.dir, &fs)?;
+        let engine_config = EngineConfig {
+            dir: config.dir.to_string_lossy().into_owned(),
+            recovery_mode: RecoveryMode::TolerateTailCorruption,
+            recovery_threads: 1,
+            target_file_size: ReadableSize(config.file_bytes),
+            purge_threshold: ReadableSize(config.purge_bytes),
+            // A recycled file would hold old records past the end of the new ones.
+            enable_log_recycle: false,
+            ..EngineConfig::default()
+        };
+        let (fs, doubt) = Guarded::new(fs);
+        // raft-engine asserts in places where its files are not what it wrote.
+        let engine = catch_unwind(AssertUnwindSafe(|| {
+            Engine::open_with_file_system(engine_config, Arc::new(fs))
+        }))
+        .map_err(|_| Error::Corrupt(format!("{dir}: its files are not what was written")))?
+        .map_err(|e| match Error::from(e) {
+            Error::Corrupt(what) => Error::Corrupt(format!("{dir}: {what}")),
+            Error::Io(what) => Error::Io(format!("{dir}: {what}")),
+            other => other,
+        })?;
+        if let Some(reason) = doubt.reason() {
+            return Err(Error::Unsynced(reason));
+        }
+        Ok(Self {
+            engine,
+            doubt,
+            file_bytes: config.file_bytes,
+            groups: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            fenced: BTreeSet::new(),
+            unwritten: Vec::new(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            waiting_bytes_max: WAITING_BYTES_MAX,
+            compactions: BTreeMap::new(),
+            stalled: None,
+            written_bytes: 0,
+            outbox: Vec::new(),
+            logger: slog::Logger::root(slog::Discard, o!()),
+        })
+    }
+
+    /// Sets how many bytes of proposals wait while the log cannot be written
+    /// ([`WAITING_BYTES_MAX`] unless set); more are refused. With 0 every one is refused.
+    pub fn set_waiting_bytes_max(&mut self, bytes: usize) {
+        self.waiting_bytes_max = bytes;
+    }
+
+    /// Opens a group, or founds it with this node as its only voter. The next polls tell
+    /// every committed entry after `applied`, and then `Leader`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the log does not fit `applied`.
+    pub fn add_group(&mut self, group: u64, applied: u64) -> Result<()> {
+        if self.groups.contains_key(&group) {
+            return Err(Error::Raft(format!("group {group} is here already")));
+        }
+        let opened = Group::open(group, applied, &self.engine, &self.logger)?;
+        self.groups.insert(group, opened);
+        self.touched.insert(group);
+        Ok(())
+    }
+
+    /// Takes a proposal. `seq` comes back with its commit. While the log cannot be written it
+    /// waits, up to a bound.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] or [`Error::Unsynced`]: it is not taken, nor is any other of the
+    /// group until `Leader` is told again. [`Error::Raft`] if the group is not here.
+    pub fn propose(&mut self, group: u64, seq: u64, data: Bytes) -> Result<()> {
+        if let Some(error @ Error::Unsynced(_)) = &self.stalled {
+            return Err(error.clone());
+        }
+        let found = self.groups.get(&group);
+        let found = found.ok_or_else(|| Error::Raft(format!("group {group} is not here")))?;
+        if found.is_fenced {
+            return Err(Error::Refused("a proposal that was made earlier was refused".into()));
+        }
+        if self.unwritten.is_empty() {
+            return self.append(Proposal { group, seq, data });
+        }
+        let size = data.len() + PROPOSAL_OVERHEAD;
+        if self.waiting_bytes + size > self.waiting_bytes_max {
+            self.fence(group);
+            let reason = self.stalled.as_ref().map_or_else(String::new, ToString::to_string);
+            return Err(Error::Refused(format!("the log cannot be written: {reason}")));
+        }
+        self.waiting_bytes += size;
+        self.waiting.push_back(Proposal { group, seq, data });
+        Ok(())
+    }
+
+    /// As [`Node::propose`], for a proposer that may not have heard yet that it lost
+    /// leadership: the proposal is taken only if `term` is the one that `Leader` told last.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if it is not; otherwise see [`Node::propose`].
+    pub fn propose_in(&mut self, group: u64, term: u64, seq: u64, data: Bytes) -> Result<()> {
+        match self.groups.get(&group) {
+            Some(found) if found.told_term != term => Err(Error::Stale(term)),
+            _ => self.propose(group, seq, data),
+        }
+    }
+
+    /// Appends a proposal to its group's log, in memory.
+    fn append(&mut self, proposal: Proposal) -> Result<()> {
+        let Proposal { group, seq, data } = proposal;
+        let Some(opened) = self.groups.get_mut(&group) else { return Ok(()) };
+        let entry =
+            Entry { data, context: Bytes::copy_from_slice(&seq.to_le_bytes()), ..Entry::default() };
+        let mut message = Message { from: NODE_ID, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        message.set_entries(vec![entry].into());
+        // `RawNode::propose` would copy the data.
+        if let Err(error) = opened.raw.step(message) {
+            self.fence(group);
+            return Err(Error::Refused(error.to_string()));
+        }
+        self.touched.insert(group);
+        if let Some(counter) = metrics::PROPOSALS.as_ref() {
+            counter.inc();
+        }
+        Ok(())
+    }
+
+    /// Refuses the group's proposals until it leads anew. To be called when a proposal was
+    /// dropped on its way here, since later ones may build on it.
+    pub fn fence(&mut self, group: u64) {
+        if let Some(opened) = self.groups.get_mut(&group) {
+            opened.is_fenced = true;
+            self.fenced.insert(group);
+        }
+    }
+
+    /// Lets entries up to `index`, whose rows are in the store, go: from memory now, from disk
+    /// with the next write.
+    ///
+    /// # Errors
+    /// [`Error::Raft`] if they were not told yet.
+    pub fn compact(&mut self, group: u64, index: u64) -> Result<()> {
+        let Some(opened) = self.groups.get_mut(&group) else { return Ok(()) };
+        if index > opened.told_index {
+            let told = opened.told_index;
+            return Err(Error::Raft(format!(
+                "group {group} is at entry {told}, and cannot be compacted up to {index}"
+            )));
+        }
+        opened.raw.mut_store().compact(index);
+        self.compactions.insert(group, index);
+        Ok(())
+    }
+
+    /// Whether enough was written for [`Node::purge`] to be worth its while.
+    #[must_use]
+    pub fn purge_is_due(&self) -> bool {
+        self.written_bytes >= self.file_bytes
+    }
+
+    /// Writes what compactions are due, and gives files back that no group needs. Costs little
+    /// when there is nothing to do. Returns groups that keep files from going and should be
+    /// checkpointed.
+    ///
+    /// # Errors
+    /// The log's.
+    pub fn purge(&mut self) -> Result<Vec<u64>> {
+        if let Some(error @ Error::Unsynced(_)) = &self.stalled {
+            return Err(error.clone());
+        }
+        if !self.unwritten.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write()?;
+        self.written_bytes = 0;
+        self.guarded(Engine::purge_expired_files)
+    }
+
+    /// Counts time for elections and heartbeats; needed only by groups that have peers.
+    pub fn tick(&mut self) {
+        // raft-rs takes no input between `ready` and `advance`.
+        if self.unwritten.is_empty() {
+            for (id, group) in &mut self.groups {
+                if group.raw.tick() {
+                    self.touched.insert(*id);
+                }
+            }
+        }
+    }
+
+    /// Whether any group has peers, so that [`Node::tick`] matters.
+    #[must_use]
+    pub fn has_peers(&self) -> bool {
+        self.groups.values().any(Group::has_peers)
+    }
+
+    /// Messages to other nodes since the last call, by group.
+    pub fn take_messages(&mut self) -> Vec<(u64, Message)> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// Why the last write failed, until one succeeds. [`Error::Unsynced`] stays for good.
+    #[must_use]
+    pub fn stalled(&self) -> Option<&Error> {
+        self.stalled.as_ref()
+    }
+
+    /// Writes what all groups have to write, syncs once, and tells what came of it.
+    ///
+    /// # Errors
+    /// If the write failed: nothing was told, and the next poll tries the same again (unless a
+    /// sync failed, see [`Error::Unsynced`]). What was committed before and is told in the same
+    /// call hides the error from this call only; [`Node::stalled`] has it.
+    pub fn poll(&mut self) -> Result<Vec<(u64, Event)>> {
+        if let Some(error @ Error::Unsynced(_)) = &self.stalled {
+            return Err(error.clone());
+        }
+        let mut told = Vec::new();
+        loop {
+            if self.unwritten.is_empty() {
+                self.collect(&mut told);
+            }
+            if self.unwritten.is_empty() && self.fenced.is_empty() {
+                return Ok(told);
+            }
+            let written = self.write();
+            self.stalled = written.as_ref().err().cloned();
+            if let Err(error) = written {
+                // What was committed before is true whether this write succeeds or not.
+                return if told.is_empty() { Err(error) } else { Ok(told) };
+            }
+            self.advance(&mut told);
+            self.append_waiting(&mut told);
+            self.lead_anew()?;
+        }
+    }
+
+    /// Takes what the touched groups have ready.
+    fn collect(&mut self, told: &mut Vec<(u64, Event)>) {
+        for id in std::mem::take(&mut self.touched) {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            if !group.raw.has_ready() {
+                continue;
+            }
+            let mut ready = group.raw.ready();
+            self.outbox.extend(ready.take_messages().into_iter().map(|m| (id, m)));
+            tell(id, group, ready.take_committed_entries(), told);
+            self.unwritten.push((id, ready));
+        }
+    }
+
+    /// Writes, in one batch and with one sync. Every write is synced before the next begins:
+    /// `inspect` relies on it.
+    fn write(&mut self) -> Result<()> {
+        let mut batch = LogBatch::default();
+        let mut count = 0;
+        for (id, ready) in &self.unwritten {
+            count += ready.entries().len();
+            batch.add_entries::<Entries>(*id, ready.entries())?;
+            if let Some(hard_state) = ready.hs() {
+                batch.put_message::<HardState>(*id, HARD_STATE.to_vec(), hard_state)?;
+            }
+            if self.groups.get(id).is_some_and(|g| g.is_new) {
+                batch.put_message(*id, CONF_STATE.to_vec(), &founders())?;
+            }
+        }
+        for (id, index) in &self.compactions {
+            // Keeps the entry at `index` itself, for its term.
+            batch.add_command(*id, Command::Compact { index: *index });
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let size = self.guarded(|engine| engine.write(&mut batch, true))?;
+        self.written_bytes += size as u64;
+        self.compactions.clear();
+        if let Some(histogram) = metrics::WRITE_SECONDS.as_ref() {
+            histogram.observe(began.elapsed().as_secs_f64());
+        }
+        if let Some(histogram) = metrics::BATCH_ENTRIES.as_ref().filter(|_| count > 0) {
+            histogram.observe(count as f64);
+        }
+        Ok(())
+    }
+
+    /// Does something that writes; a failed sync is remembered.
+    fn guarded<T>(
+        &mut self,
+        f: impl FnOnce(&Engine<Guarded<F>>) -> raft_engine::Result<T>,
+    ) -> Result<T> {
+        // raft-engine panics when it cannot sync its directory.
+        let done = catch_unwind(AssertUnwindSafe(|| f(&self.engine)));
+        let outcome = match (self.doubt.reason(), done) {
+            (Some(reason), _) => Err(Error::Unsynced(reason)),
+            (None, Err(_)) => Err(Error::Unsynced("its directory cannot be synced".into())),
+            (None, Ok(Err(error))) => Err(error.into()),
+            (None, Ok(Ok(value))) => Ok(value),
+        };
+        if let Err(error @ Error::Unsynced(_)) = &outcome {
+            self.stalled = Some(error.clone());
+        }
+        outcome
+    }
+
+    fn advance(&mut self, told: &mut Vec<(u64, Event)>) {
+        for (id, mut ready) in std::mem::take(&mut self.unwritten) {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            group.is_new = false;
+            let store = group.raw.mut_store();
+            store.append(ready.take_entries());
+            if let Some(hard_state) = ready.hs() {
+                store.set_hard_state(hard_state.clone());
+            }
+            self.outbox.extend(ready.take_persisted_messages().into_iter().map(|m| (id, m)));
+            let mut light = group.raw.advance(ready);
+            if let Some(commit) = light.commit_index() {
+                group.raw.mut_store().set_commit(commit);
+            }
+            self.outbox.extend(light.take_messages().into_iter().map(|m| (id, m)));
+            tell(id, group, light.take_committed_entries(), told);
+            group.raw.advance_apply();
+            if group.raw.has_ready() {
+                self.touched.insert(id);
+            }
+        }
+    }
+
+    fn append_waiting(&mut self, told: &mut Vec<(u64, Event)>) {
+        self.waiting_bytes = 0;
+        for proposal in std::mem::take(&mut self.waiting) {
+            let (group, seq) = (proposal.group, proposal.seq);
+            if let Err(error) = self.append(proposal) {
+                told.push((group, Event::Refused { seq, reason: error.to_string() }));
+            }
+        }
+    }
+
+    /// Has groups of which a proposal was refused begin a new term, so that their shards begin
+    /// anew from what is committed.
+    fn lead_anew(&mut self) -> Result<()> {
+        for id in std::mem::take(&mut self.fenced) {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            let term = group.raw.raft.term;
+            let leads = group.raw.raft.state == StateRole::Leader && group.told_term == term;
+            self.touched.insert(id);
+            if !group.is_fenced || !leads {
+                continue;
+            }
+            let log = &group.raw.raft.raft_log;
+            if log.persisted < log.last_index() {
+                // raft-rs campaigns with a log that is written only.
+                self.fenced.insert(id);
+                continue;
+            }
+            group.raw.raft.become_follower(term, raft::INVALID_ID);
+            group.raw.campaign()?;
+        }
+        Ok(())
+    }
+}
+
+/// Turns committed entries into events.
+fn tell(id: u64, group: &mut Group, entries: Vec<Entry>, told: &mut Vec<(u64, Event)>) {
+    let term = group.raw.raft.term;
+    let leads = group.raw.raft.state == StateRole::Leader;
+    if group.told_term != 0 && (!leads || group.told_term != term) {
+        group.told_term = 0;
+        told.push((id, Event::Lost));
+    }
+    for entry in entries {
+        let is_own = leads && entry.term == term;
+        let is_proposal = entry.entry_type == EntryType::EntryNormal;
+        let seq: Option<[u8; 8]> = entry.context.as_ref().try_into().ok();
+        told.push((
+            id,
+            Event::Committed {
+                index: entry.index,
+                term: entry.term,
+                seq: seq
+                    .map(u64::from_le_bytes)
+                    .filter(|_| is_own && is_proposal && !group.is_fenced),
+                data: if is_proposal { entry.data } else { Bytes::new() },
+            },
+        ));
+        group.told_index = entry.index;
+        // The entry that opens a term commits everything before it.
+        if is_own && group.told_term != term {
+            group.told_term = term;
+            group.is_fenced = false;
+            told.push((id, Event::Leader { term }));
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! One node: the log, the store, the shards, the gateway, in the order in which they start
+//! and stop.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use actix_rt::Arbiter;
+use everspan_broker::Brokers;
+use everspan_gateway::{Frontend, Gateway, MetaQueueConfigs};
+use everspan_meta::{GroupLog, MetaHandle};
+use everspan_replication::{Config as LogConfig, Node as Log, Runner};
+use everspan_shard::{Retention, ShardTasks, Shards};
+use everspan_storage::{SledOptions, SledStore, Store};
+use tokio::runtime::Runtime;
+
+use crate::{Config, DataDir};
+
+/// Why a node does not start or stop well.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address cannot be listened on.
+    #[error("{0}")]
+    Listen(String),
+    /// The log, the store or a shard does not open, or does not close.
+    #[error("{0}")]
+    State(String),
+}
+
+/// A node that serves.
+#[derive(Debug)]
+pub struct Node {
+    gateway: Gateway,
+    brokers: Brokers,
+    shards: Shards,
+    log: Runner,
+    arbiters: Vec<Arbiter>,
+    runtime: Rpc,
+    shutdown_timeout: std::time::Duration,
+}
+
+/// The runtime under gRPC. Let go without waiting wherever it is dropped: tokio panics when a
+/// runtime is dropped inside another, as a start that fails or is interrupted does.
+#[derive(Debug)]
+struct Rpc(Option<Runtime>);
+
+impl Rpc {
+    fn start(threads: usize) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("grpc")
+            .enable_all()
+            .build()
+            .map_err(state)?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// Runs a task there to its end.
+    async fn run<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Error> {
+        match &self.0 {
+            Some(runtime) => runtime.spawn(task).await.map_err(state),
+            None => Err(Error::State("the runtime is gone".into())),
+        }
+    }
+}
+
+impl Drop for Rpc {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn state(e: impl std::fmt::Display) -> Error {
+    Error::State(e.to_string())
+}
+
+/// 0 stands for as many as there are cores.
+fn threads(configured: usize) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        n => n,
+    }
+}
+
+impl Node {
+    /// Starts a node, on the actix system of this thread, and comes back when it serves.
+    ///
+    /// # Errors
+    /// See [`Error`]; everything that was started is stopped then.
+    pub async fn start(config: &Config, data: &DataDir) -> Result<Self, Error> {
+        // Addresses first: what is most often wrong is told before anything is opened.
+        for (what, address) in [("gRPC", config.grpc.address), ("HTTP", config.http.address)] {
+            std::net::TcpListener::bind(address).map_err(|e| {
+                Error::Listen(format!("cannot listen on {address} for {what}: {e}"))
+            })?;
+        }
+        let cache = SledOptions { cache_bytes: config.storage.cache_bytes };
+        let store: Arc<dyn Store> =
+            Arc::new(SledStore::open(&data.store_path(), &cache).map_err(state)?);
+        let log = Runner::start(
+            Log::open(&LogConfig {
+                dir: data.log_path(),
+                file_bytes: config.storage.log_file_bytes,
+                purge_bytes: config.storage.log_purge_bytes,
+            })
+            .map_err(state)?,
+        )
+        .map_err(state)?;
+
+        let group = GroupLog::open(log.handle(), store.clone()).await.map_err(state)?;
+        let meta = MetaHandle::open(group).await.map_err(state)?;
+        for name in &config.namespaces.create {
+            meta.ensure(name.as_str()).await.map_err(state)?;
+        }
+        let attributes = config
+            .search_attributes
+            .create
+            .iter()
+            .map(|a| (a.name.clone(), a.kind as i32))
+            .collect::<everspan_meta::AttributeTypes>();
+        if !attributes.is_empty() {
+            let is_system = everspan_gateway::is_system_attribute;
+            meta.add_attributes(&attributes, &is_system).await.map_err(state)?;
+        }
+
+        let arbiters: Vec<Arbiter> =
+            (0..threads(config.threads.shards)).map(|_| Arbiter::new()).collect();
+        let handles: Vec<_> = arbiters.iter().map(Arbiter::handle).collect();
+        let tasks = ShardTasks::default();
+        let limits = Arc::new(config.limits());
+        let configs = Arc::new(MetaQueueConfigs::new(meta.clone()));
+        // A rate that no f64 holds exactly does not matter.
+        let rate_max = limits.queue_tasks_per_second_max as f64;
+        let brokers = Brokers::start(&handles, Arc::new(tasks.clone()), configs, rate_max)
+            .await
+            .map_err(state)?;
+        let count = data.identity().shards;
+        let namespaces = meta.clone();
+        let options = everspan_shard::Options {
+            retention: Retention::new(move |id| namespaces.snapshot().kept_for(id)),
+            limits: limits.clone(),
+            checkpoint_every: config.storage.checkpoint_interval_ms,
+            checkpoint_bytes: config.storage.checkpoint_bytes,
+            table_bytes_max: config.storage.table_bytes_max,
+        };
+        let shards =
+            Shards::start(count, &handles, store, log.handle(), brokers.clone(), options, &tasks)
+                .await
+                .map_err(state)?;
+
+        let runtime = Rpc::start(threads(config.threads.grpc))?;
+        let frontend = Frontend::new(shards.clone(), brokers.clone(), meta, limits, count);
+        let options = everspan_gateway::Options {
+            grpc: config.grpc.address,
+            http: config.http.address,
+            message_bytes_max: config.grpc.message_bytes_max,
+            body_bytes_max: config.http.body_bytes_max,
+            http_threads: threads(config.threads.http),
+        };
+        let gateway = runtime
+            .run(async move { Gateway::start(frontend, &options).await })
+            .await?
+            .map_err(|e| Error::Listen(e.to_string()))?;
+        let shutdown_timeout = config.node.shutdown_timeout_ms;
+        Ok(Self { gateway, brokers, shards, log, arbiters, runtime, shutdown_timeout })
+    }
+
+    /// Where gRPC is served; the port is the real one where 0 was configured.
+    #[must_use]
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.gateway.grpc()
+    }
+
+    /// Where HTTP is served; the port is the real one where 0 was configured.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.gateway.http()
+    }
+
+    /// Stops taking calls, lets those under way end (for `node.shutdown_timeout_ms` at most),
+    /// and writes out what is committed.
+    ///
+    /// # Errors
+    /// If something could not be written; the log has it.
+    pub async fn shutdown(self) -> Result<(), Error> {
+        let Self { gateway, brokers, shards, log, arbiters, runtime, shutdown_timeout } = self;
+        let stopped = runtime.run(async move {
+            gateway.unready().await;
+            // Polls would wait for work until their deadlines.
+            brokers.release_all();
+            gateway.stop(shutdown_timeout).await;
+        });
+        stopped.await?;
+        shards.stop().await;
+        log.stop();
+        for arbiter in arbiters {
+            arbiter.stop();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! What a shard can be asked, and with what it answers: the API's own request and
+//! response messages, wrapped in one enum each so that they pass through one mailbox.
+//!
+//! Adding an RPC that concerns one execution: a line in [`calls!`] below, a branch in the
+//! run's dispatch, a line in the gateway's service.
+
+use everspan_proto::workflowservice as api;
+use everspan_types::{Error, NamespaceId, Result, Time};
+
+/// A request message that a shard answers.
+pub trait ShardCall: Send + 'static {
+    /// The response message.
+    type Response: Send + 'static;
+    /// Wraps the request.
+    fn into_call(self) -> Call;
+    /// Unwraps the response.
+    ///
+    /// # Errors
+    /// `INTERNAL` if the shard answered with a message of another kind (a bug).
+    fn from_reply(reply: Reply) -> Result<Self::Response>;
+}
+
+macro_rules! calls {
+    ($($name:ident: $request:ty => $response:ty;)*) => {
+        /// Everything that can be asked of one execution.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Call { $(
+            #[doc = concat!("`", stringify!($name), "`")]
+            $name(Box<$request>),
+        )* }
+
+        impl Call {
+            /// The RPC's name, for logs and metrics.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self { $(Call::$name(_) => stringify!($name),)* }
+            }
+        }
+
+        /// The answers to [`Call`].
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Reply { $(
+            #[doc = concat!("`", stringify!($name), "`")]
+            $name(Box<$response>),
+        )* }
+
+        $(impl ShardCall for $request {
+            type Response = $response;
+            fn into_call(self) -> Call { Call::$name(Box::new(self)) }
+            fn from_reply(reply: Reply) -> Result<$response> {
+                match reply {
+                    Reply::$name(r) => Ok(*r),
+                    _ => Err(Error::internal("shard answered with another message")),
+                }
+            }
+        })*
+    };
+}
+
+calls! {
+    StartWorkflowExecution: api::StartWorkflowExecutionRequest => api::StartWorkflowExecutionResponse;
+    SignalWithStartWorkflowExecution: api::SignalWithStartWorkflowExecutionRequest => api::SignalWithStartWorkflowExecutionResponse;
+    SignalWorkflowExecution: api::SignalWorkflowExecutionRequest => api::SignalWorkflowExecutionResponse;
+    RequestCancelWorkflowExecution: api::RequestCancelWorkflowExecutionRequest => api::RequestCancelWorkflowExecutionResponse;
+    TerminateWorkflowExecution: api::TerminateWorkflowExecutionRequest => api::TerminateWorkflowExecutionResponse;
+    DeleteWorkflowExecution: api::DeleteWorkflowExecutionRequest => api::DeleteWorkflowExecutionResponse;
+    ResetWorkflowExecution: api::ResetWorkflowExecutionRequest => api::ResetWorkflowExecutionResponse;
+    DescribeWorkflowExecution: api::DescribeWorkflowExecutionRequest => api::DescribeWorkflowExecutionResponse;
+    GetWorkflowExecutionHistory: api::GetWorkflowExecutionHistoryRequest => api::GetWorkflowExecutionHistoryResponse;
+    GetWorkflowExecutionHistoryReverse: api::GetWorkflowExecutionHistoryReverseRequest => api::GetWorkflowExecutionHistoryReverseResponse;
+    QueryWorkflow: api::QueryWorkflowRequest => api::QueryWorkflowResponse;
+    UpdateWorkflowExecution: api::UpdateWorkflowExecutionRequest => api::UpdateWorkflowExecutionResponse;
+    PollWorkflowExecutionUpdate: api::PollWorkflowExecutionUpdateRequest => api::PollWorkflowExecutionUpdateResponse;
+    ExecuteMultiOperation: api::ExecuteMultiOperationRequest => api::ExecuteMultiOperationResponse;
+    RespondQueryTaskCompleted: api::RespondQueryTaskCompletedRequest => api::RespondQueryTaskCompletedResponse;
+    RespondWorkflowTaskCompleted: api::RespondWorkflowTaskCompletedRequest => api::RespondWorkflowTaskCompletedResponse;
+    RespondWorkflowTaskFailed: api::RespondWorkflowTaskFailedRequest => api::RespondWorkflowTaskFailedResponse;
+    ResetStickyTaskQueue: api::ResetStickyTaskQueueRequest => api::ResetStickyTaskQueueResponse;
+    RecordActivityTaskHeartbeat: api::RecordActivityTaskHeartbeatRequest => api::RecordActivityTaskHeartbeatResponse;
+    RecordActivityTaskHeartbeatById: api::RecordActivityTaskHeartbeatByIdRequest => api::RecordActivityTaskHeartbeatByIdResponse;
+    RespondActivityTaskCompleted: api::RespondActivityTaskCompletedRequest => api::RespondActivityTaskCompletedResponse;
+    RespondActivityTaskCompletedById: api::RespondActivityTaskCompletedByIdRequest => api::RespondActivityTaskCompletedByIdResponse;
+    RespondActivityTaskFailed: api::RespondActivityTaskFailedRequest => api::RespondActivityTaskFailedResponse;
+    RespondActivityTaskFailedById: api::RespondActivityTaskFailedByIdRequest => api::RespondActivityTaskFailedByIdResponse;
+    RespondActivityTaskCanceled: api::RespondActivityTaskCanceledRequest => api::RespondActivityTaskCanceledResponse;
+    RespondActivityTaskCanceledById: api::RespondActivityTaskCanceledByIdRequest => api::RespondActivityTaskCanceledByIdResponse;
+    PauseActivity: api::PauseActivityRequest => api::PauseActivityResponse;
+    UnpauseActivity: api::UnpauseActivityRequest => api::UnpauseActivityResponse;
+    ResetActivity: api::ResetActivityRequest => api::ResetActivityResponse;
+    UpdateActivityOptions: api::UpdateActivityOptionsRequest => api::UpdateActivityOptionsResponse;
+    UpdateWorkflowExecutionOptions: api::UpdateWorkflowExecutionOptionsRequest => api::UpdateWorkflowExecutionOptionsResponse;
+    PauseWorkflowExecution: api::PauseWorkflowExecutionRequest => api::PauseWorkflowExecutionResponse;
+    UnpauseWorkflowExecution: api::UnpauseWorkflowExecutionRequest => api::UnpauseWorkflowExecutionResponse;
+}
+
+impl Call {
+    /// Whether it changes nothing, and waits for nothing to change.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        match self {
+            Call::DescribeWorkflowExecution(_) | Call::GetWorkflowExecutionHistoryReverse(_) => {
+                true
+            }
+            Call::GetWorkflowExecutionHistory(r) => !r.wait_new_event,
+            _ => false,
+        }
+    }
+}
+
+/// A call on its way to the shard that owns `workflow_id`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// The namespace, already looked up by the gateway.
+    pub namespace: NamespaceId,
+    /// The workflow ID that the shard was found by.
+    pub workflow_id: String,
+    /// What is asked.
+    pub call: Call,
+    /// When the caller stops waiting: long polls are answered before it.
+    pub deadline: Time,
+}
