@@ -105,6 +105,9 @@ pub(crate) struct CheckpointRule {
     pub(crate) bytes: usize,
 }
 
+/// Told once: that the shard leads, or what it cannot read for that.
+pub(crate) type OnLeading = Box<dyn FnOnce(Result<()>) + Send>;
+
 pub(crate) struct ShardActor {
     pub(crate) shared: Shared,
     /// The shards that messages go to.
@@ -118,7 +121,7 @@ pub(crate) struct ShardActor {
     timer: Option<SpawnHandle>,
     /// Another try to lead.
     leads_later: Option<SpawnHandle>,
-    on_leading: Option<Box<dyn FnOnce() + Send>>,
+    on_leading: Option<OnLeading>,
     stopping: Option<oneshot::Sender<()>>,
 }
 
@@ -129,7 +132,7 @@ impl ShardActor {
         checkpointer: Checkpointer,
         rule: CheckpointRule,
         log: everspan_replication::Handle,
-        on_leading: Box<dyn FnOnce() + Send>,
+        on_leading: OnLeading,
     ) -> Self {
         Self {
             shared,
@@ -326,8 +329,8 @@ impl ShardActor {
         Ok(())
     }
 
-    /// Leads from here on; if rows that this takes cannot be read, once they can, unless the
-    /// leadership is lost before.
+    /// Leads from here on. If rows that this takes cannot be read: a shard that never led says
+    /// so to whoever starts it, one that led tries again until it loses the leadership.
     fn lead(&mut self, term: u64, ctx: &mut Context<Self>) {
         if let Some(waiting) = self.leads_later.take() {
             ctx.cancel_future(waiting);
@@ -335,6 +338,10 @@ impl ShardActor {
         if let Err(error) = self.load_to_lead(ctx) {
             error!(shard = %self.shared.borrow().shard.id, term, %error,
                 "the shard cannot lead yet: rows cannot be read");
+            if let Some(tell) = self.on_leading.take() {
+                tell(Err(error));
+                return;
+            }
             self.leads_later = Some(ctx.run_later(LEAD_AGAIN, move |actor, ctx| {
                 actor.leads_later = None;
                 actor.lead(term, ctx);
@@ -358,7 +365,7 @@ impl ShardActor {
         self.wake_due();
         self.rearm(ctx);
         if let Some(tell) = self.on_leading.take() {
-            tell();
+            tell(Ok(()));
         }
     }
 

@@ -115,8 +115,10 @@ impl Shards {
             .map_err(|e| Error::internal(format!("shard {id}: {e}")))?;
             addrs.push(addr);
         }
-        for rx in leading {
-            rx.await.map_err(|_| Error::internal("a shard stopped while starting"))?;
+        for (n, rx) in leading.into_iter().enumerate() {
+            rx.await
+                .map_err(|_| Error::internal("a shard stopped while starting"))?
+                .map_err(|e| Error::internal(format!("shard {}: {e}", n + 1)))?;
         }
         let shards = Shards { inner: Arc::new(Inner { map, addrs }) };
         peers.set(shards.clone());
@@ -131,7 +133,7 @@ impl Shards {
         options: &Options,
         peers: &ShardTasks,
         jobs: &mpsc::Sender<CheckpointJob>,
-        leading: oneshot::Sender<()>,
+        leading: oneshot::Sender<Result<()>>,
     ) -> Result<Addr<ShardActor>> {
         let (tx, rx) = oneshot::channel();
         let (log, brokers, options, jobs, peers) =
@@ -150,9 +152,9 @@ impl Shards {
                 }),
                 rule,
                 log,
-                Box::new(move || {
+                Box::new(move |leads| {
                     // Nobody waits any more if starting was given up.
-                    let _ = leading.send(());
+                    let _ = leading.send(leads);
                 }),
             );
             let _ = tx.send(actor.start());
