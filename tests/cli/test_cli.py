@@ -4,106 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
-from datetime import timedelta
-from typing import Any, AsyncIterator, Callable
-
-from temporalio import activity, workflow
-from temporalio.client import Client
-from temporalio.common import RetryPolicy
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from command import Cli
-
-PATIENCE = 30.0
-
-
-@activity.defn(name="CliPending")
-async def pending() -> str:
-    """Is completed by somebody else."""
-    activity.raise_complete_async()
-
-
-@workflow.defn(name="CliTalk")
-class CliTalk:
-    """Waits for a word, and says it with its argument."""
-
-    def __init__(self) -> None:
-        self.word = ""
-
-    @workflow.run
-    async def run(self, greeting: str) -> str:
-        await workflow.wait_condition(lambda: self.word != "")
-        return f"{greeting}, {self.word}"
-
-    @workflow.signal
-    def say(self, word: str) -> None:
-        self.word = word
-
-    @workflow.query
-    def heard(self, prefix: str) -> str:
-        return f"{prefix}={self.word}"
-
-
-@workflow.defn(name="CliAtOnce")
-class CliAtOnce:
-    @workflow.run
-    async def run(self, number: int) -> int:
-        await asyncio.sleep(0.01)
-        return number + 1
-
-
-@workflow.defn(name="CliWaits")
-class CliWaits:
-    """Waits for an activity that somebody else completes."""
-
-    @workflow.run
-    async def run(self) -> str:
-        return await workflow.execute_activity(
-            pending,
-            activity_id="the-one",
-            start_to_close_timeout=timedelta(seconds=60),
-            retry_policy=RetryPolicy(maximum_attempts=1),
-        )
-
-
-@asynccontextmanager
-async def working(cli: Cli, queue: str) -> AsyncIterator[Client]:
-    """A worker on a queue."""
-    client = await Client.connect(cli.address)
-    async with Worker(
-        client,
-        task_queue=queue,
-        workflows=[CliTalk, CliAtOnce, CliWaits],
-        activities=[pending],
-        workflow_runner=UnsandboxedWorkflowRunner(),
-    ):
-        yield client
-
-
-async def eventually(look: Callable[[], Any], what: str) -> Any:
-    """Waits until `look`, on a thread, gives something true."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        found = await asyncio.to_thread(look)
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"never: {what}"
-        await asyncio.sleep(0.1)
-
-
-def started(cli: Cli, kind: str, name: str, *more: str) -> str:
-    """Starts a workflow named as its queue; its run ID."""
-    words = ("workflow", "start", "--type", kind, "--task-queue", name, "--workflow-id", name)
-    answer = cli.json(*words, *more)
-    assert answer["workflowId"] == name
-    return answer["runId"]
-
-
-def status(cli: Cli, name: str) -> str:
-    """What `workflow describe` says of a run's state."""
-    info = cli.json("workflow", "describe", "--workflow-id", name)["workflowExecutionInfo"]
-    return info["status"].removeprefix("WORKFLOW_EXECUTION_STATUS_")
+from work import PATIENCE, eventually, started, status, working
 
 
 async def test_a_workflow_s_life(cli: Cli, name: str) -> None:
@@ -129,9 +32,7 @@ async def test_a_workflow_s_life(cli: Cli, name: str) -> None:
         assert "Stack for" in stack
         assert "_workflow_instance.py" in stack
 
-        await ask(
-            cli.run, "workflow", "signal", *this, "--name", "say", "--input", '"world"'
-        )
+        await ask(cli.run, "workflow", "signal", *this, "--name", "say", "--input", '"world"')
         result = await ask(cli.json, "workflow", "result", *this)
         assert result["status"] == "COMPLETED"
         assert result["result"] == "Hello, world"
@@ -176,9 +77,7 @@ async def test_cancel_and_terminate(cli: Cli, name: str) -> None:
     """cancel asks the worker, terminate does not; both are told of a workflow that is not there."""
     ask = asyncio.to_thread
     await ask(started, cli, "CliTalk", name, "--input", '"x"')
-    await ask(
-        cli.run, "workflow", "terminate", "--workflow-id", name, "--reason", "enough of it"
-    )
+    await ask(cli.run, "workflow", "terminate", "--workflow-id", name, "--reason", "enough of it")
     assert await ask(status, cli, name) == "TERMINATED"
     shown = await ask(cli.json, "workflow", "show", "--workflow-id", name)
     last = shown["events"][-1]["workflowExecutionTerminatedEventAttributes"]

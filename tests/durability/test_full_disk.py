@@ -142,9 +142,7 @@ def test_read_only(server: harness.Process, disk: pathlib.Path) -> None:
     client.check()
 
 
-def test_a_file_that_may_not_grow(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_may_not_grow(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit on the size of files (`ulimit -f`): writes fail, but not for want of room."""
     monkeypatch.setenv("EVERSPAN_STORAGE_CHECKPOINT_INTERVAL_MS", "3600000")
     own = harness.process(tmp_path, tmp_path / "data")

@@ -222,9 +222,7 @@ async def test_parent_close_policies(client: Client, name: str) -> None:
 
 async def test_continue_as_new(client: Client, name: str) -> None:
     async with working(client, name, workflows=[Child]):
-        handle = await client.start_workflow(
-            Child.run, args=["again", 2], id=name, task_queue=name
-        )
+        handle = await client.start_workflow(Child.run, args=["again", 2], id=name, task_queue=name)
         assert await handle.result() == len("again")
         with pytest.raises(WorkflowContinuedAsNewError):
             await handle.result(follow_runs=False)
@@ -251,9 +249,7 @@ async def test_cron(client: Client, name: str) -> None:
 
         async def has_run_thrice() -> bool:
             info = await latest.describe()
-            runs = [
-                run async for run in client.list_workflows(f'WorkflowId = "{name}"')
-            ]
+            runs = [run async for run in client.list_workflows(f'WorkflowId = "{name}"')]
             return info.status == WorkflowExecutionStatus.RUNNING and len(runs) >= 4
 
         await eventually(has_run_thrice, "three closed runs", every=0.2)
@@ -281,9 +277,7 @@ async def test_families_survive_kill9(durable_server, name: str) -> None:
     for n in range(6):
         what = ("many", "signals", "chain")[n % 3]
         handles.append(
-            await client.start_workflow(
-                Parent.run, what, id=f"{name}-{n}", task_queue=name
-            )
+            await client.start_workflow(Parent.run, what, id=f"{name}-{n}", task_queue=name)
         )
     wanted = [CHILDREN * (CHILDREN - 1), 3, len("again")] * 2
     async with working(client, name, workflows=[Parent, Child]):

@@ -142,9 +142,7 @@ def workflow_retry_non_retryable(t: Tape) -> None:
 def workflow_retry_delay(t: Tape) -> None:
     """The next delay is the failure's own."""
     t.start(retry_policy=c.retry_policy(100))
-    t.complete(
-        t.poll(), c.fail(application_failure("soon", "Soon", next_retry_delay=1.25))
-    )
+    t.complete(t.poll(), c.fail(application_failure("soon", "Soon", next_retry_delay=1.25)))
     t.history()
     t.run_id = ""
     t.complete(t.poll(), c.complete())
@@ -154,9 +152,7 @@ def workflow_retry_delay(t: Tape) -> None:
 @program
 def workflow_retry_expires(t: Tape) -> None:
     """No retry past the execution timeout."""
-    t.start(
-        retry_policy=c.retry_policy(100), workflow_execution_timeout=seconds(50)
-    )
+    t.start(retry_policy=c.retry_policy(100), workflow_execution_timeout=seconds(50))
     t.complete(t.poll(), c.fail(application_failure("late", "Late")))
     t.history()
 
@@ -164,9 +160,7 @@ def workflow_retry_expires(t: Tape) -> None:
 @program
 def workflow_retry_run_timeout(t: Tape) -> None:
     """A run that times out is retried; the second run completes."""
-    t.start(
-        retry_policy=c.retry_policy(1, attempts=2), workflow_run_timeout=seconds(1)
-    )
+    t.start(retry_policy=c.retry_policy(1, attempts=2), workflow_run_timeout=seconds(1))
     first = t.run_id
     t.await_event("WORKFLOW_EXECUTION_TIMED_OUT")
     t.history(first)

@@ -176,9 +176,7 @@ def child_events_buffered(t: Tape) -> None:
 
 def describe(t: Tape):
     """A request to describe the program's run."""
-    return api.DescribeWorkflowExecutionRequest(
-        namespace=t.namespace, execution=t.execution()
-    )
+    return api.DescribeWorkflowExecutionRequest(namespace=t.namespace, execution=t.execution())
 
 
 def closed_parent(t: Tape, policy: int) -> None:
@@ -321,9 +319,7 @@ def signal_external(t: Tape) -> None:
         t.complete(t.poll())
     initiate(
         t,
-        c.signal_external(
-            t.named("target"), "hello", 1, control="mine", header={"h": "v"}
-        ),
+        c.signal_external(t.named("target"), "hello", 1, control="mine", header={"h": "v"}),
     )
     t.await_event("EXTERNAL_WORKFLOW_EXECUTION_SIGNALED")
     t.complete(t.poll(), c.complete())
