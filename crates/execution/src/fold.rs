@@ -11,7 +11,8 @@ use everspan_types::Time;
 
 use crate::{
     convert::duration,
-    execution_options, pause,
+    execution_options::{self, AttachedRequest},
+    pause,
     retry::RetryPolicy,
     state::{Activity, Child, External, ResetPoint, Root, State, UserTimer},
     update::UpdateRecord,
@@ -167,6 +168,12 @@ pub fn apply(state: &mut State, event: &HistoryEvent) {
         Attributes::WorkflowExecutionUpdateAdmittedEventAttributes(a) => {
             let request = a.request.clone().unwrap_or_default();
             let id = request.meta.unwrap_or_default().update_id;
+            if !request.request_id.is_empty() {
+                // Named without an event's ID by the real server, before and after acceptance.
+                let event_type = EventType::WorkflowExecutionUpdateAdmitted as i32;
+                let attached = AttachedRequest { event_type, event_id: 0 };
+                state.info.attached_requests.insert(request.request_id, attached);
+            }
             let record = UpdateRecord {
                 accepted_event_id: 0,
                 completed_event_id: 0,

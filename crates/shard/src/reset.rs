@@ -6,10 +6,12 @@ use everspan_execution::{
     reset::{ResetState, ResetTo, excluded, excludes_all, operations_after},
 };
 use everspan_proto::{
-    history::{HistoryEvent, history_event::Attributes},
+    enums::EventType,
+    history::{History, HistoryEvent, history_event::Attributes},
     workflowservice as api,
 };
 use everspan_types::{Error, Result, RunId, Time};
+use prost::Message;
 use uuid::Uuid;
 
 use crate::{call::Reply, history, keys, outcome::Outcome, run::Run, shard::Shard};
@@ -58,8 +60,7 @@ impl Run {
         if [&info.reset_request_id, &info.start_request_id].contains(&&r.request_id) {
             return Ok(Some(reply(info.run_id)));
         }
-        // The batches of history are the real server's, and so is what can be reset to.
-        if shard.get(&keys::history(base_id, from))?.is_none() {
+        if !shard.begins_batch(base_id, from)? {
             return Err(Error::invalid(format!(
                 "StateRebuilder unable to Rebuild mutable state to event ID: {}, version: 0, \
                  this event must be at the boundary",
@@ -121,7 +122,17 @@ impl Run {
 type Rows = Vec<(i64, bytes::Bytes)>;
 
 impl Shard {
-    /// A run's history up to before event `end`, which begins a batch: rows, events, bytes.
+    /// Whether event `id` begins a batch of the real server's, so that it can be reset to. They
+    /// are ours, but for a workflow task that was not in history until it ended: what ended it
+    /// begins another batch there.
+    fn begins_batch(&self, run: RunId, id: i64) -> Result<bool> {
+        if self.get(&keys::history(run, id))?.is_some() {
+            return Ok(true);
+        }
+        Ok(self.event(run, id - 1)?.event_type() == EventType::WorkflowTaskStarted)
+    }
+
+    /// A run's history up to before event `end`: rows, events, bytes.
     fn history_before(&self, run: RunId, end: i64) -> Result<(Rows, Vec<HistoryEvent>, i64)> {
         let (mut rows, mut events, mut bytes): (Rows, Vec<HistoryEvent>, usize) =
             Default::default();
@@ -131,8 +142,12 @@ impl Shard {
             if page.is_empty() {
                 return Err(Error::internal(format!("event {next} of run {run} is missing")));
             }
-            for (_, raw) in page {
-                let batch = history::decode_batch(&raw)?;
+            for (_, mut raw) in page {
+                let mut batch = history::decode_batch(&raw)?;
+                if batch.last().is_some_and(|e| e.event_id >= end) {
+                    batch.retain(|e| e.event_id < end);
+                    raw = History { events: batch.clone() }.encode_to_vec().into();
+                }
                 bytes += raw.len();
                 rows.push((next, raw));
                 next = batch.last().map_or(end, |e| e.event_id + 1);

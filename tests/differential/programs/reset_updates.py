@@ -98,6 +98,7 @@ def reset_updates_with_request(t: Tape) -> None:
         t.poll(), say("u/accept"), say("u/respond"), messages=[accept("u", again), respond()]
     )
     t.history_from(4)
+    t.describe()
 
 
 @program
@@ -168,6 +169,7 @@ def reset_updates_between(t: Tape) -> None:
     t.history_from(4)
     poll_update(t, "u")
     poll_update(t, "v")
+    t.describe()
 
 
 @program
