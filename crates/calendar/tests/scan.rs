@@ -13,14 +13,15 @@ use jiff::{
 };
 use proptest::prelude::*;
 
-/// Zones whose changes leave no midnight out (there the library, and so we, may skip a day).
+/// Zones whose changes leave no midnight out (there the library, and so we, may skip a day), and
+/// are of whole hours (on Lord Howe's day of half an hour less, `* 2 * * *` is first at 02:30).
 const ZONES: [&str; 6] = [
     "UTC",
     "America/New_York",
     "Europe/Berlin",
     "Asia/Kolkata",
     "Pacific/Auckland",
-    "Australia/Lord_Howe",
+    "Asia/Kathmandu",
 ];
 /// How far the scan goes, in minutes.
 const SCAN: u64 = 100 * 24 * 60;
