@@ -479,13 +479,13 @@ impl Handler<Inbound> for ShardActor {
                 let page = core.readable().and_then(|()| {
                     core.shard.list(list.namespace, &list.query, list.after.as_ref(), list.limit)
                 });
-                core.after_pending(Box::new(move || drop(reply.send(page))));
+                core.after_pending(Box::new(move |read| drop(reply.send(read.and(page)))));
             }
             Inbound::Count { count, reply } => {
                 let core = &mut *self.shared.borrow_mut();
                 let counts =
                     core.readable().and_then(|()| core.shard.count(count.namespace, &count.query));
-                core.after_pending(Box::new(move || drop(reply.send(counts))));
+                core.after_pending(Box::new(move |read| drop(reply.send(read.and(counts)))));
             }
         }
     }

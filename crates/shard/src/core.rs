@@ -49,6 +49,10 @@ pub(crate) struct Slot {
     pub(crate) last_used: u64,
 }
 
+/// Answers a read, or a delivery, that has seen what is not committed yet: an error if that came
+/// to nothing.
+pub(crate) type Read = Box<dyn FnOnce(Result<()>)>;
+
 pub(crate) struct Core {
     pub(crate) shard: Shard,
     pub(crate) runs: HashMap<RunId, Slot>,
@@ -63,8 +67,7 @@ pub(crate) struct Core {
     brokers: Brokers,
     callers: HashMap<CallId, Caller>,
     next_call: u64,
-    /// Reads wait in it as the closures that answer them.
-    pipeline: Pipeline<Box<dyn FnOnce()>>,
+    pipeline: Pipeline<Read>,
     last_now: Time,
     /// Bound on rows in memory; calls are refused past it.
     table_bytes_max: usize,
@@ -212,21 +215,23 @@ impl Core {
         for released in self.pipeline.committed(&mut self.shard.table, seq, index) {
             self.perform(released.effects);
             for read in released.reads {
-                read();
+                read(Ok(()));
             }
         }
     }
 
     /// Does `answer` once everything proposed so far is committed.
-    pub(crate) fn after_pending(&mut self, answer: Box<dyn FnOnce()>) {
+    pub(crate) fn after_pending(&mut self, answer: Read) {
         if let Some(answer) = self.pipeline.after_pending(answer) {
-            answer();
+            answer(Ok(()));
         }
     }
 
     /// Refuses everybody who waits; nothing is known of what they asked for.
     pub(crate) fn fail_all(&mut self, reason: &str) {
-        self.pipeline.clear();
+        for read in self.pipeline.clear() {
+            read(Err(Error::unavailable(reason)));
+        }
         for (_, caller) in self.callers.drain() {
             match caller {
                 Caller::Reply(tx) => drop(tx.send(Err(Error::unavailable(reason)))),

@@ -143,8 +143,9 @@ impl ShardActor {
                 let Some(Incoming { last, done, .. }) = self.inbox.waiting.pop_front() else {
                     return;
                 };
-                // The sender forgets them once they are on disk here.
-                let done = Box::new(move || done(Ok(last)));
+                // The sender forgets them once they are on disk here; if that is never known,
+                // it sends them again.
+                let done = Box::new(move |read: Result<()>| done(read.map(|()| last)));
                 self.shared.borrow_mut().after_pending(done);
                 continue;
             }

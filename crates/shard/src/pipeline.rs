@@ -108,8 +108,35 @@ impl<R> Pipeline<R> {
         self.gates.is_empty()
     }
 
-    /// Forgets what waits: its fate is not known.
-    pub fn clear(&mut self) {
-        self.gates.clear();
+    /// Forgets what waits: its fate is not known. Gives back the reads, whose callers are to be
+    /// told so.
+    #[must_use]
+    pub fn clear(&mut self) -> Vec<R> {
+        self.gates.drain(..).flat_map(|gate| gate.reads).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use everspan_storage::MemStore;
+    use everspan_types::ShardId;
+
+    use super::*;
+
+    /// Who delivered messages that were taken by a change that is lost is to be told, or it would
+    /// wait for ever.
+    #[test]
+    fn reads_of_what_is_lost_are_given_back() {
+        let mut table = Table::open(ShardId(1), Arc::<MemStore>::default()).unwrap();
+        let mut pipeline = Pipeline::default();
+        assert_eq!(pipeline.after_pending("early"), Some("early"));
+        let mut outcome = Outcome::default();
+        outcome.batch.put(b"k".to_vec(), Bytes::from_static(b"v"));
+        assert!(matches!(pipeline.submit(&mut table, outcome), Submitted::Propose { .. }));
+        assert_eq!(pipeline.after_pending("late"), None);
+        assert_eq!(pipeline.clear(), ["late"]);
+        assert!(pipeline.is_idle());
     }
 }
