@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use everspan_proto::{
-    common::WorkflowExecution,
+    common::{RetryPolicy, WorkflowExecution},
     enums::{EventType, PendingActivityState, PendingWorkflowTaskState, WorkflowExecutionStatus},
     taskqueue::TaskQueue,
     workflow::{
@@ -222,7 +222,11 @@ fn pending_activity(a: &Activity, now: Time) -> PendingActivityInfo {
             schedule_to_start_timeout: Some(proto_duration(a.schedule_to_start)),
             start_to_close_timeout: Some(proto_duration(a.start_to_close)),
             heartbeat_timeout: Some(proto_duration(a.heartbeat)),
-            retry_policy: Some(a.retry.to_proto()),
+            // As the real server has it here: its scheduled event has the types.
+            retry_policy: Some(RetryPolicy {
+                non_retryable_error_types: Vec::new(),
+                ..a.retry.to_proto()
+            }),
             priority: a.priority.clone(),
             ..Default::default()
         }),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use everspan_proto::{
-    enums::{EventType, WorkflowExecutionStatus},
+    enums::{EventType, WorkflowExecutionStatus, WorkflowTaskFailedCause},
     history::{HistoryEvent, WorkflowExecutionStartedEventAttributes, history_event::Attributes},
 };
 use everspan_types::Time;
@@ -27,6 +27,11 @@ pub fn apply(state: &mut State, event: &HistoryEvent) {
         Attributes::WorkflowExecutionStartedEventAttributes(a) => started(state, a, event, time),
         Attributes::WorkflowTaskCompletedEventAttributes(a) => {
             state.info.previous_started_event_id = a.started_event_id;
+        }
+        Attributes::WorkflowTaskFailedEventAttributes(a)
+            if a.cause() == WorkflowTaskFailedCause::ResetWorkflow =>
+        {
+            state.begin_again(time);
         }
         Attributes::ActivityTaskScheduledEventAttributes(a) => {
             let retry = a.retry_policy.as_ref().map(|p| RetryPolicy {
@@ -368,6 +373,8 @@ pub fn durable(state: &State) -> Durable {
         activities: state
             .activities
             .iter()
+            // One that the very completion cancelled which closed the run is gone without an event.
+            .filter(|(_, a)| state.is_running() || !a.cancel_requested)
             .map(|(id, a)| {
                 let text = format!(
                     "{:?}",

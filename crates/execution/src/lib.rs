@@ -23,6 +23,7 @@
 
 mod activity;
 mod activity_options;
+mod builds;
 mod child;
 mod close;
 pub mod commands;

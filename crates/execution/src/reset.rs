@@ -27,7 +27,7 @@ use crate::{
     execution_options::OptionsUpdate,
     fold,
     state::{State, WorkflowTask},
-    turn::{Ctx, SERVER_IDENTITY, Transition, Turn},
+    turn::{Ctx, SERVER_IDENTITY, Transition, Turn, is_close},
 };
 
 /// Who terminates a run that is reset.
@@ -101,6 +101,29 @@ pub fn operations_after(request: &ResetWorkflowExecutionRequest) -> Result<Vec<O
     request.post_reset_operations.iter().map(update).collect()
 }
 
+impl State {
+    /// A reset's run begins at `now`, with its timeouts whole, whatever its first event says, and
+    /// so do its pending activities.
+    pub(crate) fn begin_again(&mut self, now: Time) {
+        let info = &mut self.info;
+        info.original_start_time.get_or_insert(info.start_time);
+        info.start_time = now;
+        let timeout = |d: std::time::Duration| (!d.is_zero()).then(|| now + d);
+        info.execution_expiration = timeout(info.execution_timeout);
+        info.run_expiration = match (timeout(info.run_timeout), info.execution_expiration) {
+            (Some(run), Some(execution)) => Some(run.min(execution)),
+            (run, _) => run,
+        };
+        let ids: Vec<i64> = self.activities.iter().map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(activity) = self.activities.get_mut(&id) {
+                activity.scheduled_time = now;
+                activity.attempt_scheduled_time = now;
+            }
+        }
+    }
+}
+
 impl ResetState {
     /// The state of `base` after `events`, its first ones, as that of `run_id`.
     /// `history_bytes` is what the events take.
@@ -126,14 +149,7 @@ impl ResetState {
         info.start_request_id.clone_from(&of_base.start_request_id);
         info.parent.clone_from(&of_base.parent);
         info.history_bytes = history_bytes;
-        info.original_start_time = Some(info.start_time);
-        info.start_time = ctx.now;
-        let timeout = |d: std::time::Duration| (!d.is_zero()).then(|| ctx.now + d);
-        info.execution_expiration = timeout(info.execution_timeout);
-        info.run_expiration = match (timeout(info.run_timeout), info.execution_expiration) {
-            (Some(run), Some(execution)) => Some(run.min(execution)),
-            (run, _) => run,
-        };
+        state.begin_again(ctx.now);
         let mut task = None;
         let mut started: Vec<(i64, i64, String)> = Vec::new();
         for event in events {
@@ -237,7 +253,7 @@ impl ResetState {
                 ..WorkflowTaskFailedEventAttributes::default()
             }),
         );
-        turn.restart_activities(&started, &request.reason);
+        turn.fail_started_activities(&started, &request.reason);
         let excluded = excluded(request);
         if !excludes_all(&excluded) {
             let takes = |exclude: Exclude| !excluded.contains(&(exclude as i32));
@@ -246,9 +262,13 @@ impl ResetState {
                 turn.reapply(event, takes);
             }
         }
+        // With the priority that the run has by what was taken over; operations offer them anew
+        // where they change it.
+        turn.offer_activities();
         for operation in operations {
             turn.apply_options(operation);
         }
+        turn.flush_buffer();
         turn.schedule_next_workflow_task();
         let transition = turn.finish();
         (state, transition)
@@ -265,7 +285,7 @@ impl Turn<'_> {
     }
 
     /// Activities with a worker fail; the others begin to wait anew.
-    fn restart_activities(&mut self, started: &[(i64, i64, String)], reason: &str) {
+    fn fail_started_activities(&mut self, started: &[(i64, i64, String)], reason: &str) {
         for (scheduled_event_id, started_event_id, identity) in started {
             let attributes = ActivityTaskFailedEventAttributes {
                 failure: Some(reset_failure(reason)),
@@ -280,12 +300,12 @@ impl Turn<'_> {
                 Attributes::ActivityTaskFailedEventAttributes(attributes),
             );
         }
+    }
+
+    /// Offers the activities that go on in the new run.
+    fn offer_activities(&mut self) {
         let ids: Vec<i64> = self.state.activities.iter().map(|(id, _)| *id).collect();
         for id in ids {
-            if let Some(activity) = self.state.activities.get_mut(&id) {
-                activity.scheduled_time = self.ctx.now;
-                activity.attempt_scheduled_time = self.ctx.now;
-            }
             self.offer_activity(id);
         }
     }
@@ -352,14 +372,20 @@ impl Turn<'_> {
         if !is_due {
             return;
         }
-        self.write_event(HistoryEvent {
+        let event = HistoryEvent {
             event_time: Some(self.ctx.now.to_proto()),
             event_type: event.event_type,
             links: event.links.clone(),
             worker_may_ignore: event.worker_may_ignore,
             attributes: Some(attributes),
             ..HistoryEvent::default()
-        });
+        };
+        if is_close(&event) {
+            // They come after all else, as whenever events were held back.
+            self.hold_event(event);
+        } else {
+            self.write_event(event);
+        }
     }
 
     /// Admits an update anew, for the workflow to take it in or refuse it once more. One that

@@ -79,6 +79,8 @@ impl Turn<'_> {
         }
         if !signal.request_id.is_empty() && self.state.signal_requests.contains(&signal.request_id)
         {
+            // Nothing is written, not even a task that an update waits for.
+            self.is_soft = true;
             return Ok(());
         }
         if self.state.info.signal_count >= self.ctx.limits.signals_max {
@@ -137,6 +139,7 @@ impl Turn<'_> {
     ) -> Result<()> {
         // Asking a closed run, or asking again, is answered with success; measured.
         if !self.state.is_running() || self.state.info.cancel_requested {
+            self.is_soft = true;
             return Ok(());
         }
         // Unlike a signal, it does not wait for a start delay to end.

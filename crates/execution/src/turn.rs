@@ -370,7 +370,8 @@ fn activity_task(state: &State, activity: &Activity) -> PendingTask {
     }
 }
 
-fn is_close(event: &HistoryEvent) -> bool {
+/// Whether it closes an activity or a child.
+pub(crate) fn is_close(event: &HistoryEvent) -> bool {
     matches!(
         event.event_type(),
         EventType::ActivityTaskCompleted

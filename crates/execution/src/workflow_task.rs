@@ -5,9 +5,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use everspan_proto::{
-    common::Payload,
     enums::{EventType, SuggestContinueAsNewReason, TimeoutType, WorkflowTaskFailedCause},
     failure::Failure,
     history::{
@@ -24,7 +22,7 @@ use crate::{
     commands::{self, Failed},
     convert::{duration, normal_queue, proto_duration, server_failure, sticky_queue},
     signal::closed,
-    state::{ResetPoint, State, Sticky, WorkflowTask},
+    state::{State, Sticky, WorkflowTask},
     turn::Turn,
 };
 
@@ -34,8 +32,6 @@ const BACKOFF_AFTER_ATTEMPT: i32 = 3;
 const BACKOFF_INITIAL: Duration = Duration::from_secs(5);
 /// Most that it grows by.
 const BACKOFF_MAX: Duration = Duration::from_secs(10 * 60);
-/// Most reset points of a run; the real server's.
-const RESET_POINTS_MAX: usize = 50;
 /// Request ID in the started event of a task that the completion of another returned.
 const INLINE_REQUEST_ID: &str = "request-from-RespondWorkflowTaskCompleted";
 
@@ -574,7 +570,8 @@ impl Turn<'_> {
         if !self.state.is_running() {
             return Err(closed());
         }
-        self.state.info.sticky = None;
+        // Nothing is written where there is none.
+        self.is_soft = self.state.info.sticky.take().is_none();
         Ok(())
     }
 
@@ -593,47 +590,6 @@ impl Turn<'_> {
             );
             self.schedule_next_workflow_task();
         }
-    }
-}
-
-impl State {
-    /// Notes the first task that a build of the worker completed: a reset point, and the
-    /// build in the search attribute `BuildIds`.
-    pub(crate) fn note_build(&mut self, id: i64, build_id: String, checksum: &str, time: Time) {
-        let info = &mut self.info;
-        let is_known = info
-            .reset_points
-            .iter()
-            .any(|p| p.build_id == build_id && p.binary_checksum == checksum);
-        if is_known || info.reset_points.len() >= RESET_POINTS_MAX {
-            return;
-        }
-        let mut names = vec!["unversioned".to_owned()];
-        for point in info.reset_points.iter().map(|p| &p.build_id).chain([&build_id]) {
-            let name = format!("unversioned:{point}");
-            if !point.is_empty() && !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        info.reset_points.push(ResetPoint {
-            run_id: info.run_id.to_string(),
-            build_id,
-            binary_checksum: checksum.to_owned(),
-            completed_event_id: id,
-            time,
-            expire_time: None,
-        });
-        let quoted: Vec<String> = names.iter().map(|n| format!("{n:?}")).collect();
-        let payload = Payload {
-            metadata: [
-                ("encoding".to_owned(), Bytes::from_static(b"json/plain")),
-                ("type".to_owned(), Bytes::from_static(b"KeywordList")),
-            ]
-            .into(),
-            data: format!("[{}]", quoted.join(",")).into(),
-            ..Payload::default()
-        };
-        info.search_attributes.indexed_fields.insert("BuildIds".into(), payload);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     deliver::Received,
     metrics,
     outcome::{CallId, Effect, Outcome},
-    reset::base_of,
+    reset::reset_base,
     run::Run,
     shard::Shard,
 };
@@ -103,10 +103,7 @@ impl ExecutionActor {
                     }
                     return None;
                 }
-                let base = match &call {
-                    Call::ResetWorkflowExecution(r) => base_of(r).ok().flatten(),
-                    _ => None,
-                };
+                let base = reset_base(&call);
                 let outcome = run.handle(shard, now, id, call, deadline);
                 if let Some(base) = base.filter(|base| *base != run.id()) {
                     // Its row changed behind its back. By the time it looks, this is staged.

@@ -52,6 +52,7 @@ pub use client::{Options, ShardTasks, Shards};
 pub use outbox::{Delivery, Outbox, ShardMap};
 pub use outcome::{CallId, Effect, Outcome};
 pub use pipeline::{Pipeline, Released, Submitted};
+pub use reset::reset_base;
 pub use retention::Retention;
 pub use run::Run;
 pub use shard::{Route, Shard};

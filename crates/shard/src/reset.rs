@@ -14,7 +14,13 @@ use everspan_types::{Error, Result, RunId, Time};
 use prost::Message;
 use uuid::Uuid;
 
-use crate::{call::Reply, history, keys, outcome::Outcome, run::Run, shard::Shard};
+use crate::{
+    call::{Call, Reply},
+    history, keys,
+    outcome::Outcome,
+    run::Run,
+    shard::Shard,
+};
 
 /// Rows of history read at a time.
 const PAGE: usize = 128;
@@ -28,6 +34,16 @@ pub(crate) fn base_of(r: &api::ResetWorkflowExecutionRequest) -> Result<Option<R
         text => Uuid::parse_str(text)
             .map(|id| Some(RunId(id)))
             .map_err(|_| Error::invalid("Invalid RunId.")),
+    }
+}
+
+/// The run that a call to reset names, which its shell tells once the call is handled: its row
+/// changes, though another run may handle it.
+#[must_use]
+pub fn reset_base(call: &Call) -> Option<RunId> {
+    match call {
+        Call::ResetWorkflowExecution(r) => base_of(r).ok().flatten(),
+        _ => None,
     }
 }
 

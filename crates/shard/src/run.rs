@@ -370,6 +370,10 @@ impl Run {
             return;
         }
         if let Some(first) = t.events.first() {
+            if first.event_id == 1 && execution::may_repeat(&self.state) {
+                // More may be decided in the same change, before there is a row to read.
+                self.started = Some(Arc::new(first.clone()));
+            }
             out.batch.put(keys::history(run_id, first.event_id), t.history.clone());
         }
         for task in &t.tasks {
@@ -512,7 +516,7 @@ impl Run {
     }
 
     /// Takes over what a reset of a later run wrote into this one's row.
-    pub(crate) fn refresh(&mut self, shard: &Shard) {
+    pub fn refresh(&mut self, shard: &Shard) {
         match shard.load_any(self.id()) {
             Ok(Some(stored)) => self.state.info.reset_to = stored.state.info.reset_to,
             // It is deleted: nothing comes to it any more.

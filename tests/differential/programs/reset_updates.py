@@ -247,3 +247,42 @@ def reset_then(t: Tape) -> None:
             _reset(t, 4, fails=number > 0, post_reset_operations=ops)
             t.history_from(4)
             t.describe()
+
+
+@program
+def reset_takes_over_in_order(t: Tape) -> None:
+    """Signals, updates and a child's close after the point: what comes first in the new run."""
+    t.start(workflow_task_timeout=seconds(60))
+    t.complete(t.poll(), c.child(t.named("child"), t.named("child")))
+    t.await_event("CHILD_WORKFLOW_EXECUTION_STARTED")
+    t.complete(t.poll())
+    with t.other("child"):
+        t.complete(t.poll(), c.complete("done"))
+    t.await_event("CHILD_WORKFLOW_EXECUTION_COMPLETED")
+    t.signal("before")
+    t.complete(t.poll())
+    answer = ask(t, "u", stage=COMPLETED)
+    t.complete(t.poll(), say("u/accept"), say("u/respond"), messages=[accept(), respond()])
+    answer()
+    t.signal("after")
+    finish = [e.event_id for e in t.events() if e.event_type == 7][1]
+    _reset(t, finish)
+    t.history()
+
+
+@program
+def reset_with_child_gone(t: Tape) -> None:
+    """A child that closed when its parent had: the run that goes on from before waits for it."""
+    t.start(workflow_task_timeout=seconds(60))
+    t.complete(t.poll(), c.child(t.named("child"), t.named("child"), close=2))
+    t.await_event("CHILD_WORKFLOW_EXECUTION_STARTED")
+    t.complete(t.poll(), c.complete("before the child"))
+    with t.other("child"):
+        t.complete(t.poll(), c.complete("done"))
+        t.await_event("WORKFLOW_EXECUTION_COMPLETED")
+    _reset(t, 9)
+    t.complete(t.poll())
+    t.signal("s")
+    t.complete(t.poll())
+    t.history()
+    t.describe()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 import grpc
 from temporalio.api.command.v1 import message_pb2 as command
@@ -390,6 +390,45 @@ def update_meets_signal_while_started(t: Tape) -> None:
     t.history()
 
 
+def _repeated(t: Tape, again: Callable[[], None]) -> None:
+    """An update's task waits, and something is asked for that was asked for before."""
+    t.start()
+    again()
+    t.complete(t.poll())
+    answer = ask(t)
+    again()
+    t.describe()
+    task = t.poll()
+    t.signal("while the task is out")
+    t.complete(task, say("u/accept"), say("u/respond"), messages=[accept(), respond()])
+    answer()
+    t.history()
+
+
+@program
+def update_meets_repeated_signal(t: Tape) -> None:
+    """A signal that was taken before leaves the update's task as it is, or does it."""
+    _repeated(t, lambda: t.signal("s", request_id=f"r-{t.unique}"))
+
+
+@program
+def update_meets_repeated_cancel(t: Tape) -> None:
+    """The same, with a request to cancel."""
+    _repeated(t, t.cancel)
+
+
+@program
+def update_meets_sticky_reset(t: Tape) -> None:
+    """The same, with a reset of the sticky queue where there is none."""
+    request = api.ResetStickyTaskQueueRequest(namespace=t.namespace)
+
+    def again() -> None:
+        request.execution.CopyFrom(t.execution())
+        t.call("ResetStickyTaskQueue", request)
+
+    _repeated(t, again)
+
+
 @program
 def update_task_fails(t: Tape) -> None:
     """The worker fails the task: it becomes real, and the update comes again."""
@@ -736,6 +775,15 @@ def ask_multi(t: Tape, id: str = "u", **fields: Any) -> Ask:
 def multi_starts(t: Tape) -> None:
     """Nothing there: started and updated."""
     asking = ask_multi(t)
+    t.complete(t.poll(), messages=[accept(), respond()])
+    asking()
+    t.history()
+
+
+@program
+def multi_starts_with_retries(t: Tape) -> None:
+    """The run started would be tried again."""
+    asking = ask_multi(t, retry_policy=c.retry_policy(1, attempts=3))
     t.complete(t.poll(), messages=[accept(), respond()])
     asking()
     t.history()

@@ -101,9 +101,14 @@ pub(crate) fn apply_all(
     let by = By { completed_event_id, identity };
     let mut done = Done::default();
     let mut messages: Messages<'_> = messages.iter().collect();
+    // A workflow may not close over events that it has not seen. What its own commands bring
+    // about is not of them, and is lost in the close.
+    let is_unaware = !turn.state.buffered.is_empty();
     for command in commands {
         if command.command_type() == CommandType::ProtocolMessage {
             protocol_message::apply(turn, command, &mut messages)?;
+        } else if is_unaware && is_closing(command) {
+            return Err(Failed::bare(Cause::UnhandledCommand));
         } else {
             apply_one(turn, by, command, &mut done)?;
         }
@@ -132,9 +137,6 @@ fn apply_one(
                 }
             }
         };
-    }
-    if is_closing(command) {
-        check_unhandled(turn)?;
     }
     match command.command_type() {
         CommandType::ScheduleActivityTask => {
@@ -247,11 +249,6 @@ fn apply_one(
             other.as_str_name()
         ))),
     }
-}
-
-/// A workflow may not close over events that it has not seen.
-fn check_unhandled(turn: &Turn<'_>) -> Result<(), Failed> {
-    if turn.state.buffered.is_empty() { Ok(()) } else { Err(Failed::bare(Cause::UnhandledCommand)) }
 }
 
 /// Whether a command ends the run.
