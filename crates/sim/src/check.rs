@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use everspan_execution::{convert::duration, fold};
 use everspan_proto::{
-    enums::EventType,
+    enums::EventType::{self, WorkflowExecutionPaused},
     history::{HistoryEvent, history_event::Attributes},
 };
 
 use crate::{
+    check_messages,
     histories::{Histories, Run, closes_activity, closing, time},
     record::{Op, Record},
     workload::Promise,
@@ -39,21 +40,32 @@ pub(crate) fn check(record: &Record, histories: &Histories) -> Vec<String> {
             .runs
             .get(run)
             .is_some_and(|r| r.events.last().is_some_and(|last| last.event_id >= *event));
-        if !is_there {
+        if !is_there && !is_deleted(record, histories, run) {
             wrong.push(format!("event {event} of run {run} was shown and is gone"));
         }
     }
+    check_messages::check(record, histories, &mut wrong);
     one_open_run(histories, &mut wrong);
     once(histories, &mut wrong);
     wrong
 }
 
+/// Whether a run may be gone.
+fn is_deleted(record: &Record, histories: &Histories, run: &str) -> bool {
+    !histories.runs.contains_key(run)
+        && record
+            .known_runs
+            .iter()
+            .any(|(id, runs)| histories.deleted.contains(id) && runs.iter().any(|r| r == run))
+}
+
 /// Every acknowledged call is in a history.
 fn promises(record: &Record, histories: &Histories, wrong: &mut Vec<String>) {
     for op in &record.ops {
+        let is_promised = !histories.deleted.contains(&op.request.workflow_id);
         for (at, reply) in op.acknowledged() {
             let promise = Promise { op, at, reply, histories };
-            if let Err(what) = (op.kind.check)(&promise) {
+            if is_promised && let Err(what) = (op.kind.check)(&promise) {
                 let (name, kind, workflow_id) = (&op.name, op.kind.name, &op.request.workflow_id);
                 wrong.push(format!("{name} ({kind} of {workflow_id}) was acknowledged: {what}"));
             }
@@ -61,6 +73,7 @@ fn promises(record: &Record, histories: &Histories, wrong: &mut Vec<String>) {
         for left in &op.left {
             if let Err(everspan_types::Error::AlreadyStarted { run_id, .. }) = &left.result
                 && !histories.runs.contains_key(run_id)
+                && is_promised
             {
                 wrong.push(format!("{} was told of run {run_id}, which does not exist", op.name));
             }
@@ -127,8 +140,13 @@ fn workflow_tasks(run: &Run, complain: &mut dyn FnMut(String)) {
                 is_right
             }
             Some(Attributes::WorkflowTaskFailedEventAttributes(a)) => {
+                // A pause takes a task back that waits for a worker.
+                let is_taken_back = run
+                    .events
+                    .iter()
+                    .any(|e| e.event_id == id + 1 && e.event_type() == WorkflowExecutionPaused);
                 let is_right = (a.scheduled_event_id, a.started_event_id) == (scheduled, started)
-                    && started != 0;
+                    && (started != 0 || is_taken_back && scheduled != 0);
                 (scheduled, started) = (0, 0);
                 is_right
             }
@@ -221,17 +239,30 @@ fn timers(run: &Run, record: &Record, complain: &mut dyn FnMut(String)) {
 fn causes(run: &Run, ops: &BTreeMap<&str, &Op>, complain: &mut dyn FnMut(String)) {
     for event in &run.events {
         let by = match &event.attributes {
-            Some(Attributes::WorkflowExecutionStartedEventAttributes(a)) => &a.identity,
-            Some(Attributes::WorkflowExecutionSignaledEventAttributes(a)) => &a.identity,
-            Some(Attributes::WorkflowExecutionCancelRequestedEventAttributes(a)) => &a.identity,
+            Some(Attributes::WorkflowExecutionStartedEventAttributes(a)) if run.is_first() => {
+                &a.identity
+            }
+            // What another execution did is asked for in its history: see `check_messages`.
+            Some(Attributes::WorkflowExecutionSignaledEventAttributes(a))
+                if a.external_workflow_execution.is_none() =>
+            {
+                &a.identity
+            }
+            Some(Attributes::WorkflowExecutionCancelRequestedEventAttributes(a))
+                if a.external_workflow_execution.is_none() =>
+            {
+                &a.identity
+            }
             Some(Attributes::WorkflowTaskCompletedEventAttributes(a)) => &a.identity,
             Some(Attributes::ActivityTaskCompletedEventAttributes(a)) => &a.identity,
             _ => continue,
         };
+        // A reset takes over what another execution said without saying who it was.
+        let is_taken_over = run.copied_up_to > 0 && !by.starts_with("op");
         let is_caused = ops
             .get(by.as_str())
             .is_some_and(|op| op.first_sent.is_some() && op.request.workflow_id == run.workflow_id);
-        if !is_caused {
+        if !is_caused && !is_taken_over {
             complain(format!("event {} was caused by nobody ({by})", event.event_id));
         }
     }
@@ -274,14 +305,16 @@ fn once(histories: &Histories, wrong: &mut Vec<String>) {
     let mut starts: BTreeMap<&str, Vec<&Run>> = BTreeMap::new();
     let mut completions: BTreeSet<&str> = BTreeSet::new();
     for run in histories.runs.values() {
-        starts.entry(&run.started_by).or_default().push(run);
+        if run.is_first() {
+            starts.entry(&run.started_by).or_default().push(run);
+        }
         let mut signals = BTreeSet::new();
         for signal in &run.signals {
             if !signals.insert(signal) {
                 wrong.push(format!("run {} has signal {signal} twice", run.id));
             }
         }
-        for event in &run.events {
+        for event in run.own_events() {
             if let Some(Attributes::WorkflowTaskCompletedEventAttributes(a)) = &event.attributes
                 && !completions.insert(&a.identity)
             {
@@ -294,9 +327,11 @@ fn once(histories: &Histories, wrong: &mut Vec<String>) {
         for pair in runs.windows(2) {
             // The request ID is the latest run's: another run in between makes it forgotten,
             // here as with the real server. A signal-with-start is not held to it.
-            let is_forgotten = pair[0].signals.iter().any(|s| s == name)
+            let is_forgotten = histories.deleted.contains(&pair[0].workflow_id)
+                || pair[0].signals.iter().any(|s| s == name)
                 || histories.of(&pair[0].workflow_id).any(|r| {
-                    r.started_by != name
+                    r.id != pair[0].id
+                        && r.id != pair[1].id
                         && r.started_at >= pair[0].started_at
                         && r.started_at <= pair[1].started_at
                 });

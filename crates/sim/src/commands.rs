@@ -16,6 +16,8 @@ use everspan_proto::{
 };
 
 use crate::{
+    families::{cancel_external, child, continue_as_new, search_attributes, signal_external},
+    histories::answer,
     payload,
     rng::Rng,
     workload::{QUEUE, queue},
@@ -30,7 +32,14 @@ pub(crate) struct View {
     pub(crate) activities: BTreeSet<i64>,
     /// Timers that run, by their started events.
     pub(crate) timers: BTreeMap<i64, String>,
+    /// Initiated events of what other executions have not answered yet: children that are open,
+    /// signals and cancel requests.
+    pub(crate) others: BTreeSet<i64>,
+    /// Updates that are accepted and wait for their outcome.
+    pub(crate) updates: BTreeSet<String>,
     pub(crate) cancel_requested: bool,
+    /// The last event of a task that was shown before it is history; it may never be.
+    pub(crate) shown_up_to: i64,
 }
 
 impl View {
@@ -40,7 +49,10 @@ impl View {
             if event.event_id <= self.last_event {
                 continue;
             }
-            if event.event_id != self.last_event + 1 {
+            // A task that was not history yet is now, and its events are not shown again.
+            let became_so =
+                self.shown_up_to > self.last_event && event.event_id == self.shown_up_to + 1;
+            if event.event_id != self.last_event + 1 && !became_so {
                 return false;
             }
             self.last_event = event.event_id;
@@ -78,12 +90,34 @@ impl View {
             Some(EventAttributes::WorkflowExecutionCancelRequestedEventAttributes(_)) => {
                 self.cancel_requested = true;
             }
-            _ => {}
+            Some(EventAttributes::WorkflowExecutionUpdateAcceptedEventAttributes(a)) => {
+                self.updates.insert(a.protocol_instance_id.clone());
+            }
+            Some(EventAttributes::WorkflowExecutionUpdateCompletedEventAttributes(a)) => {
+                self.updates.remove(&a.meta.clone().unwrap_or_default().update_id);
+            }
+            Some(
+                EventAttributes::StartChildWorkflowExecutionInitiatedEventAttributes(_)
+                | EventAttributes::SignalExternalWorkflowExecutionInitiatedEventAttributes(_)
+                | EventAttributes::RequestCancelExternalWorkflowExecutionInitiatedEventAttributes(_),
+            ) => {
+                self.others.insert(event.event_id);
+            }
+            _ => {
+                if let Some(answer) = answer(event)
+                    && answer.is_last
+                {
+                    self.others.remove(&answer.initiated_event_id);
+                }
+            }
         }
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
-        self.activities.is_empty() && self.timers.is_empty()
+        self.activities.is_empty()
+            && self.timers.is_empty()
+            && self.others.is_empty()
+            && self.updates.is_empty()
     }
 }
 
@@ -134,10 +168,16 @@ pub(crate) const COMMANDS: &[CommandKind] = &[
     row!("timer-cancel", 8, timer_cancel, CancelTimer => TimerCanceled),
     row!("marker", 8, marker, RecordMarker => MarkerRecorded),
     row!("memo", 4, memo, ModifyWorkflowProperties => WorkflowPropertiesModified),
+    row!("attributes", 3, search_attributes, UpsertWorkflowSearchAttributes => UpsertWorkflowSearchAttributes),
+    row!("child", 12, child, StartChildWorkflowExecution => StartChildWorkflowExecutionInitiated),
+    row!("signal-other", 8, signal_external, SignalExternalWorkflowExecution => SignalExternalWorkflowExecutionInitiated),
+    row!("cancel-other", 4, cancel_external, RequestCancelExternalWorkflowExecution => RequestCancelExternalWorkflowExecutionInitiated),
     row!("bad-activity", 2, bad_activity, ScheduleActivityTask => ActivityTaskScheduled),
     row!("bad-timer", 2, bad_timer, CancelTimer => TimerCanceled),
     row!("complete", 4, complete, CompleteWorkflowExecution => WorkflowExecutionCompleted, true),
     row!("fail", 2, fail, FailWorkflowExecution => WorkflowExecutionFailed, true),
+    row!("fail-once", 3, fail_once, FailWorkflowExecution => WorkflowExecutionFailed, true),
+    row!("continue", 4, continue_as_new, ContinueAsNewWorkflowExecution => WorkflowExecutionContinuedAsNew, true),
     row!("cancel", 2, cancel, CancelWorkflowExecution => WorkflowExecutionCanceled, true),
 ];
 
@@ -146,11 +186,11 @@ pub(crate) fn event_of(command: CommandType) -> Option<EventType> {
     COMMANDS.iter().find(|k| k.command == command).map(|k| k.event)
 }
 
-fn command(kind: CommandType, attributes: Attributes) -> Option<Command> {
+pub(crate) fn command(kind: CommandType, attributes: Attributes) -> Option<Command> {
     Some(Command { command_type: kind as i32, attributes: Some(attributes), ..Command::default() })
 }
 
-fn millis(rng: &mut Rng, low: u64, high: u64) -> Option<prost_types::Duration> {
+pub(crate) fn millis(rng: &mut Rng, low: u64, high: u64) -> Option<prost_types::Duration> {
     Some(proto_duration(Duration::from_millis(rng.between(low, high))))
 }
 
@@ -296,6 +336,16 @@ fn fail(d: &mut Draft<'_>) -> Option<Command> {
         CommandType::FailWorkflowExecution,
         Attributes::FailWorkflowExecutionCommandAttributes(
             commandpb::FailWorkflowExecutionCommandAttributes { failure: failure(&d.name, true) },
+        ),
+    )
+}
+
+/// A retry policy, if there is one, makes another run of it.
+fn fail_once(d: &mut Draft<'_>) -> Option<Command> {
+    command(
+        CommandType::FailWorkflowExecution,
+        Attributes::FailWorkflowExecutionCommandAttributes(
+            commandpb::FailWorkflowExecutionCommandAttributes { failure: failure(&d.name, false) },
         ),
     )
 }

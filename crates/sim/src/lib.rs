@@ -22,10 +22,14 @@
 
 mod broker;
 mod check;
+mod check_messages;
 mod commands;
+mod deliver;
+mod families;
 mod faults;
 mod histories;
 mod node;
+mod operations;
 mod payload;
 mod record;
 mod rng;
@@ -34,6 +38,7 @@ mod setup;
 mod shard;
 mod store;
 mod trace;
+mod updates;
 mod worker;
 mod worker_calls;
 mod workload;

@@ -339,6 +339,11 @@ impl Life {
                 }
             }
             NodeEvent::BrokerTimer(armed) => self.broker.timer(&mut self.post, cx, armed),
+            NodeEvent::Pump(id, to) => {
+                if let Some(shard) = self.shards.get_mut(&id) {
+                    shard.pump(&mut self.post, cx, to);
+                }
+            }
             NodeEvent::Tick(id) => {
                 if let Some(shard) = self.shards.get_mut(&id) {
                     shard.tick(&mut self.post, cx);

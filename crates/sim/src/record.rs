@@ -98,6 +98,10 @@ pub(crate) struct Record {
     tokens: BTreeSet<Vec<u8>>,
     /// Runs that clients know of, by workflow ID.
     pub(crate) known_runs: BTreeMap<String, Vec<String>>,
+    /// Workflows whose activities clients may have reset: attempts count anew there.
+    pub(crate) reset_activities: BTreeSet<String>,
+    /// Workflows that clients may have reset: a first event there names another run.
+    pub(crate) reset_runs: BTreeSet<String>,
     /// What must not be, found while it happened.
     pub(crate) violations: Vec<String>,
     /// Packets lost on the wire, of a hundred.
@@ -183,10 +187,25 @@ impl Record {
                     Some(Attributes::WorkflowExecutionStartedEventAttributes(a)) => {
                         a.original_execution_run_id.clone()
                     }
-                    _ => named,
+                    _ => named.clone(),
+                };
+                let run = if named.is_empty() && self.reset_runs.contains(workflow_id) {
+                    String::new()
+                } else if named.is_empty() {
+                    run
+                } else {
+                    named
                 };
                 if !run.is_empty() {
-                    self.see(node_time, &run, &events);
+                    // A task that is there for updates is shown, and may come to nothing.
+                    let of_task = |e: &&HistoryEvent| {
+                        matches!(
+                            e.event_type(),
+                            EventType::WorkflowTaskScheduled | EventType::WorkflowTaskStarted
+                        )
+                    };
+                    let uncertain = events.iter().rev().take_while(of_task).count();
+                    self.see(node_time, &run, &events, uncertain);
                 }
             }
             Reply::RespondWorkflowTaskCompleted(r) => {
@@ -205,10 +224,10 @@ impl Record {
         }
     }
 
-    /// Events of a run leave the node.
-    fn see(&mut self, node_time: Time, run: &str, events: &[HistoryEvent]) {
+    /// Events of a run leave the node, the last `uncertain` of which need never be history.
+    fn see(&mut self, node_time: Time, run: &str, events: &[HistoryEvent], uncertain: usize) {
         let mut is_transient = false;
-        for event in events {
+        for event in &events[..events.len() - uncertain.min(events.len())] {
             // Events of a transient task are shown before they are history, and may change.
             is_transient = match &event.attributes {
                 Some(Attributes::WorkflowTaskScheduledEventAttributes(a)) => a.attempt > 1,
@@ -274,7 +293,10 @@ impl Record {
         let run = task.workflow_execution.clone().unwrap_or_default().run_id;
         let empty = Vec::new();
         let events = task.history.as_ref().map_or(&empty, |h| &h.events);
-        self.see(node_time, &run, events);
+        self.see(node_time, &run, events, uncertain(task));
+        if let Some(execution) = &task.workflow_execution {
+            self.know(&execution.workflow_id, &run);
+        }
         let mut ids = events.iter().map(|e| e.event_id);
         if let Some(first) = ids.next() {
             if first != 1 && first != task.previous_started_event_id + 1 {
@@ -310,6 +332,12 @@ impl Record {
             return self.fail("an activity's token is not an activity's");
         };
         let key = (token.run_id.to_string(), scheduled_event_id);
+        let workflow_id =
+            task.workflow_execution.as_ref().map_or("", |e| e.workflow_id.as_str()).to_owned();
+        if self.reset_activities.contains(&workflow_id) {
+            self.attempts.insert((key, task.attempt));
+            return;
+        }
         let (id, attempt) = (&task.activity_id, task.attempt);
         let most = task.retry_policy.as_ref().map_or(0, |p| p.maximum_attempts);
         if most > 0 && attempt > most {
@@ -331,6 +359,12 @@ impl Record {
             ));
         }
     }
+}
+
+/// How many events at the end of a task's history may never be in the run's: those of the task
+/// itself, if it is there for updates.
+pub(crate) fn uncertain(task: &api::PollWorkflowTaskQueueResponse) -> usize {
+    if task.messages.is_empty() { 0 } else { 2 }
 }
 
 fn beats_of<'a>(

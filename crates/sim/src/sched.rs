@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use everspan_shard::call::{Reply, Request};
-use everspan_types::{Error, Poller, QueueKey, Result, StartedTask, Time};
+use everspan_types::{Error, Poller, QueueKey, Result, ShardId, StartedTask, Time};
 
 use crate::{rng::Rng, trace::Trace};
 
@@ -55,6 +55,8 @@ pub(crate) enum NodeEvent {
     /// The timer of a loaded run, as armed the n-th time.
     RunTimer(u32, u64, u64),
     BrokerTimer(u64),
+    /// A shard's messages to another are to be tried again.
+    Pump(u32, ShardId),
     Tick(u32),
     LogRetry,
     Purge,

@@ -35,10 +35,14 @@ pub enum Mutation {
     AnyTerm,
     /// An activity's start is not recorded before the worker gets it.
     ForgetStarts,
+    /// What an earlier life left to deliver to other shards is forgotten.
+    ForgetMessages,
+    /// Who sent messages is not told that they may be lost.
+    ForgetReceipts,
 }
 
 /// All of them.
-pub const MUTATIONS: [Mutation; 13] = [
+pub const MUTATIONS: [Mutation; 15] = [
     Mutation::EffectsBeforeCommit,
     Mutation::ReadsBeforeCommit,
     Mutation::ForgetDedupe,
@@ -52,6 +56,8 @@ pub const MUTATIONS: [Mutation; 13] = [
     Mutation::KeepRuns,
     Mutation::AnyTerm,
     Mutation::ForgetStarts,
+    Mutation::ForgetMessages,
+    Mutation::ForgetReceipts,
 ];
 
 /// The parameters of one seed.
@@ -90,6 +96,8 @@ pub(crate) struct Setup {
     pub(crate) workers: usize,
     /// Tasks that workers never answer, of a hundred.
     pub(crate) laziness: u32,
+    /// Whether clients make the calls of `MEDDLING`, too.
+    pub(crate) meddles: bool,
 }
 
 impl Setup {
@@ -124,6 +132,7 @@ impl Setup {
             workflow_ids: 1 + rng.below(5),
             workers: 1 + rng.below(3),
             laziness: [0, 5, 20][rng.below(3)],
+            meddles: rng.chance(30),
         }
     }
 }

@@ -2,20 +2,26 @@
 //! [`Run`], in the same order, on the simulated node. A loaded run is an actor with a mailbox
 //! of its own here, too, so that what overtakes what there overtakes it here.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use everspan_broker::BacklogAsk;
+use everspan_execution::message::Message as Told;
 use everspan_replication::Event as LogEvent;
 use everspan_shard::{
-    CallId, Effect, Outcome, Pipeline, Route, Run, Shard, Submitted,
+    CallId, Delivery, Effect, Outbox, Outcome, Pipeline, Route, Run, Shard, Submitted,
     call::{Call, Request},
+    reset_base,
 };
 use everspan_storage::Batch;
-use everspan_types::{Error, NamespaceId, Offer, QueueKey, Result, RunId, TaskRef, Time};
+use everspan_types::{Error, NamespaceId, Offer, QueueKey, Result, RunId, ShardId, TaskRef, Time};
 use uuid::{Builder, Uuid};
 
 use crate::{
     broker::{BrokerMessage, Started},
+    deliver::{Ended, Inbox, Receipt, Received},
     node::{Answer, Cx, LogMessage, Message, Post, StartTask, TaskStart},
     sched::{Addr, Attempt, NodeEvent},
     setup::Mutation,
@@ -28,22 +34,53 @@ const PRUNE_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) enum ShardMessage {
-    Call { attempt: Attempt, request: Request },
+    Call {
+        attempt: Attempt,
+        request: Request,
+    },
     StartTask(StartTask),
     StickyUnavailable(Offer),
     Backlog(BacklogAsk),
-    Again { id: CallId, request: Request },
+    Again {
+        id: CallId,
+        request: Request,
+    },
     News(Vec<LogEvent>),
     Rearm,
     CheckpointDone(bool),
+    /// Messages for these shards are committed.
+    Pump(Vec<ShardId>),
+    Deliver {
+        delivery: Delivery,
+        receipt: Receipt,
+    },
+    Delivered {
+        to: ShardId,
+        term: Option<u64>,
+        taken: Result<u64>,
+    },
+    Received(Received),
 }
 
 #[derive(Debug)]
 pub(crate) enum RunMessage {
-    Call { id: CallId, request: Request },
-    Start { id: CallId, start: TaskStart },
+    Call {
+        id: CallId,
+        request: Request,
+    },
+    Start {
+        id: CallId,
+        start: TaskStart,
+    },
     StickyUnavailable(TaskRef),
     Wake,
+    /// A reset of a later run changed the row of this one.
+    Refresh,
+    Receive {
+        from: ShardId,
+        sequence: u64,
+        message: Box<Told>,
+    },
     Passivate,
     Abandon,
 }
@@ -81,7 +118,9 @@ pub(crate) struct ShardShell {
     soft_timers: u64,
     callers: BTreeMap<CallId, Caller>,
     next_call: u64,
-    pipeline: Pipeline<()>,
+    pub(crate) pipeline: Pipeline<Ended>,
+    pub(crate) outbox: Outbox,
+    pub(crate) inbox: Inbox,
     last_now: Time,
     last_checkpoint: Time,
     checkpoint_running: bool,
@@ -104,6 +143,8 @@ impl ShardShell {
             callers: BTreeMap::new(),
             next_call: 0,
             pipeline: Pipeline::default(),
+            outbox: Outbox::default(),
+            inbox: Inbox::default(),
             last_now: Time::ZERO,
             last_checkpoint: now,
             checkpoint_running: false,
@@ -111,7 +152,7 @@ impl ShardShell {
     }
 
     /// Wall time that does not run backwards.
-    fn now(&mut self, cx: &Cx<'_>) -> Time {
+    pub(crate) fn now(&mut self, cx: &Cx<'_>) -> Time {
         self.last_now = self.last_now.max(cx.now());
         self.last_now
     }
@@ -131,7 +172,7 @@ impl ShardShell {
         Addr::Shard(self.id)
     }
 
-    fn refusal(&self, post: &Post, cx: &Cx<'_>) -> Option<Error> {
+    pub(crate) fn refusal(&self, post: &Post, cx: &Cx<'_>) -> Option<Error> {
         if !self.is_leading {
             return Some(Error::unavailable("the shard is starting"));
         }
@@ -196,6 +237,18 @@ impl ShardShell {
                 }
             }
             ShardMessage::Rearm => self.rearm(cx),
+            ShardMessage::Pump(lanes) => {
+                for to in lanes {
+                    self.pump(post, cx, to);
+                }
+            }
+            ShardMessage::Deliver { delivery, receipt } => {
+                self.deliver(post, cx, delivery, receipt);
+            }
+            ShardMessage::Delivered { to, term, taken } => {
+                self.delivered(post, cx, to, term, taken);
+            }
+            ShardMessage::Received(received) => self.received(post, cx, received),
             ShardMessage::CheckpointDone(is_written) => {
                 self.checkpoint_running = false;
                 self.shard.table.end_checkpoint(is_written);
@@ -239,7 +292,7 @@ impl ShardShell {
         Ok(())
     }
 
-    fn fresh_run_id(&mut self, cx: &mut Cx<'_>) -> RunId {
+    pub(crate) fn fresh_run_id(&mut self, cx: &mut Cx<'_>) -> RunId {
         let millis = self.now(cx).as_nanos() / 1_000_000;
         let mut random = [0; 10];
         random[..8].copy_from_slice(&cx.sched.rng.next().to_be_bytes());
@@ -247,7 +300,12 @@ impl ShardShell {
         RunId(id)
     }
 
-    fn load(&mut self, run: RunId, namespace: NamespaceId, workflow_id: &str) -> Result<()> {
+    pub(crate) fn load(
+        &mut self,
+        run: RunId,
+        namespace: NamespaceId,
+        workflow_id: &str,
+    ) -> Result<()> {
         if !self.runs.contains_key(&run) {
             let loaded = self.shard.load(namespace, workflow_id, run)?;
             self.spawn(loaded);
@@ -261,7 +319,13 @@ impl ShardShell {
         self.actors.insert(self.next_actor, Actor { run, soft: None, term: self.leads_in() });
     }
 
-    fn send(&mut self, post: &mut Post, cx: &mut Cx<'_>, run: RunId, message: RunMessage) {
+    pub(crate) fn send(
+        &mut self,
+        post: &mut Post,
+        cx: &mut Cx<'_>,
+        run: RunId,
+        message: RunMessage,
+    ) {
         let (tick, id) = (self.tick, self.id);
         if let Some((actor, last_used)) = self.runs.get_mut(&run) {
             *last_used = tick;
@@ -342,6 +406,9 @@ impl ShardShell {
             LogEvent::Committed { index, seq: Some(seq), .. } => {
                 for released in self.pipeline.committed(&mut self.shard.table, seq, index) {
                     self.perform(post, cx, released.effects);
+                    for ended in &released.reads {
+                        self.ended(post, cx, ended);
+                    }
                 }
             }
             LogEvent::Committed { index, seq: None, data, .. } => {
@@ -355,6 +422,8 @@ impl ShardShell {
             LogEvent::Leader { term } => {
                 let now = self.now(cx);
                 self.shard.load_wakes(now).map_err(|e| e.to_string())?;
+                self.load_outbox(post, cx).map_err(|e| e.to_string())?;
+                self.shard.load_open_runs().map_err(|e| e.to_string())?;
                 self.is_leading = true;
                 self.term = term;
                 if !cx.mutated(Mutation::ForgetOffers) {
@@ -374,6 +443,7 @@ impl ShardShell {
     fn abandon(&mut self, post: &mut Post, cx: &mut Cx<'_>) {
         let id = self.id;
         cx.sched.log(|| format!("shard {id} lost its leadership"));
+        self.refuse_deliveries(post, cx);
         self.is_leading = false;
         for (actor, _) in std::mem::take(&mut self.runs).into_values() {
             post.send(cx, Addr::Run(id, actor), Message::Run(RunMessage::Abandon));
@@ -383,7 +453,9 @@ impl ShardShell {
             Some(Mutation::KeepWakes) => self.shard.table.discard_staged(),
             _ => self.shard.forget_proposed(),
         }
-        self.pipeline.clear();
+        for ended in self.pipeline.clear() {
+            self.lost(post, cx, &ended);
+        }
         for caller in std::mem::take(&mut self.callers).into_values() {
             match caller {
                 Caller::Reply(attempt) => {
@@ -421,7 +493,7 @@ impl ShardShell {
         }
     }
 
-    fn submit(&mut self, post: &mut Post, cx: &mut Cx<'_>, mut outcome: Outcome) {
+    pub(crate) fn submit(&mut self, post: &mut Post, cx: &mut Cx<'_>, mut outcome: Outcome) {
         if !self.is_leading {
             return;
         }
@@ -437,6 +509,8 @@ impl ShardShell {
         {
             outcome.batch = Batch::default();
         }
+        let runs = std::mem::take(&mut outcome.runs);
+        self.shard.count_open_runs(&mut outcome.batch);
         match self.pipeline.submit(&mut self.shard.table, outcome) {
             Submitted::Perform(effects) => self.perform(post, cx, effects),
             Submitted::Waits => {}
@@ -450,6 +524,9 @@ impl ShardShell {
                 }
             }
         }
+        for run in runs {
+            self.spawn(run);
+        }
     }
 
     /// Whether everything that was decided is committed.
@@ -458,6 +535,7 @@ impl ShardShell {
     }
 
     fn perform(&mut self, post: &mut Post, cx: &mut Cx<'_>, effects: Vec<Effect>) {
+        let mut lanes = BTreeSet::new();
         for effect in effects {
             match effect {
                 Effect::Reply(id, reply) => {
@@ -485,11 +563,15 @@ impl ShardShell {
                     let again = ShardMessage::Again { id, request: *request };
                     post.send(cx, self.me(), Message::Shard(again));
                 }
-                // No workload sends any yet; one that does is not to pass for the wrong reason.
-                Effect::Deliver(..) => {
-                    cx.record.fail("a message between executions: deliveries are not simulated");
+                Effect::Deliver(to, sequence) => {
+                    self.outbox.committed(to, sequence);
+                    lanes.insert(to);
                 }
             }
+        }
+        if !lanes.is_empty() {
+            let pump = ShardMessage::Pump(lanes.into_iter().collect());
+            post.send(cx, self.me(), Message::Shard(pump));
         }
     }
 
@@ -515,6 +597,9 @@ impl ShardShell {
             message => {
                 let outcome = if self.is_stale(cx, &actor) {
                     None
+                } else if actor.run.is_deleted() {
+                    self.refuse(post, cx, message);
+                    None
                 } else {
                     self.run_message(post, cx, &mut actor.run, message)
                 };
@@ -522,9 +607,43 @@ impl ShardShell {
                     self.submit(post, cx, outcome);
                 }
                 self.arm(cx, number, &mut actor);
+                if self.leaves_deleted(post, number, &actor) {
+                    return;
+                }
             }
         }
         self.actors.insert(number, actor);
+    }
+
+    /// What was sent before the run was deleted is for its shard to look at again.
+    fn refuse(&mut self, post: &mut Post, cx: &mut Cx<'_>, message: RunMessage) {
+        match message {
+            RunMessage::Call { id, request } => {
+                post.send(cx, self.me(), Message::Shard(ShardMessage::Again { id, request }));
+            }
+            RunMessage::Start { id, .. } => {
+                let stale = Error::not_found("Workflow task not found.");
+                let effects = vec![Effect::Task(id, Err(stale))];
+                self.submit(post, cx, Outcome { effects, ..Outcome::default() });
+            }
+            RunMessage::Receive { .. } => {
+                let again = ShardMessage::Received(Received::Again);
+                post.send(cx, self.me(), Message::Shard(again));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the run is deleted and nothing sent to it is left.
+    fn leaves_deleted(&mut self, post: &Post, number: u64, actor: &Actor) -> bool {
+        if !actor.run.is_deleted() {
+            return false;
+        }
+        let id = actor.run.id();
+        if self.runs.get(&id).is_some_and(|(n, _)| *n == number) {
+            self.runs.remove(&id);
+        }
+        post.pending(Addr::Run(self.id, number)) == 0
     }
 
     fn run_message(
@@ -563,7 +682,20 @@ impl ShardShell {
                     post.send(cx, self.me(), Message::Shard(again));
                     return None;
                 }
-                run.handle(&mut self.shard, now, id, call, deadline)
+                let base = reset_base(&call).filter(|base| *base != run.id());
+                let outcome = run.handle(&mut self.shard, now, id, call, deadline);
+                if let Some(base) = base {
+                    // Its row changed behind its back. By the time it looks, this is staged.
+                    self.send(post, cx, base, RunMessage::Refresh);
+                }
+                outcome
+            }
+            RunMessage::Refresh => {
+                run.refresh(&self.shard);
+                return None;
+            }
+            RunMessage::Receive { from, sequence, message } => {
+                return self.receive(post, cx, run, from, sequence, &message);
             }
             RunMessage::Start { id, start } => {
                 run.start_task(&mut self.shard, now, id, &start.task, &start.poller)
@@ -579,6 +711,34 @@ impl ShardShell {
             }
             RunMessage::Passivate | RunMessage::Abandon => return None,
         })
+    }
+
+    fn receive(
+        &mut self,
+        post: &mut Post,
+        cx: &mut Cx<'_>,
+        run: &mut Run,
+        from: ShardId,
+        sequence: u64,
+        message: &Told,
+    ) -> Option<Outcome> {
+        let now = self.now(cx);
+        let is_taken = self.shard.is_taken(from, sequence);
+        let (received, outcome) = if let Ok(true) = is_taken {
+            (Received::Taken { from, sequence }, None)
+        } else if message.run_id.is_none() && run.is_replaced(&self.shard) {
+            (Received::Again, None)
+        } else {
+            match is_taken.and_then(|_| run.receive(&mut self.shard, now, message)) {
+                Ok(mut outcome) => {
+                    Shard::take(from, sequence, &mut outcome.batch);
+                    (Received::Taken { from, sequence }, Some(outcome))
+                }
+                Err(error) => (Received::NotNow { from, error }, None),
+            }
+        };
+        post.send(cx, self.me(), Message::Shard(ShardMessage::Received(received)));
+        outcome
     }
 
     /// Arms the timer for what waits in memory.
@@ -615,11 +775,15 @@ impl ShardShell {
                 self.callers.remove(id);
             }
             if !self.is_stale(cx, &actor)
+                && !actor.run.is_deleted()
                 && let Some(outcome) = self.run_message(post, cx, &mut actor.run, RunMessage::Wake)
             {
                 self.submit(post, cx, outcome);
             }
             self.arm(cx, number, &mut actor);
+            if self.leaves_deleted(post, number, &actor) {
+                return;
+            }
         }
         self.actors.insert(number, actor);
     }

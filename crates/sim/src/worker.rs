@@ -19,10 +19,10 @@ use everspan_types::{QueryToken, StartedTask, TaskKind, TaskToken};
 use crate::{
     commands::{self, Draft, View, complete, failure},
     payload,
-    record::{Issuer, Record},
+    record::{Issuer, Record, uncertain},
     sched::{Event, PollId, Sched},
     setup::Setup,
-    worker_calls as calls,
+    updates, worker_calls as calls,
     workload::{CallKind, QUEUE, queue},
     world::new_op,
 };
@@ -199,8 +199,10 @@ impl Workers {
             view = View::default();
         }
         // What a transient task shows is not history yet.
-        let known = if task.attempt > 1 { events.len().saturating_sub(2) } else { events.len() };
+        let is_shown_early = task.attempt > 1 || uncertain(task) > 0;
+        let known = if is_shown_early { events.len().saturating_sub(2) } else { events.len() };
         let is_whole = view.extend(&events[..known]) && view.last_event > 0;
+        view.shown_up_to = events.last().map_or(0, |e| e.event_id);
         view.started = task.started_event_id;
         if desk.is_lazy() {
             return;
@@ -228,19 +230,23 @@ impl Workers {
         let calm = desk.is_calm;
         let mut rng = desk.sched.rng.clone();
         let decided = &view;
+        let updates = updates::decide(&mut rng, task, decided, calm);
         desk.respond(by, &calls::COMPLETE_TASK, &execution.workflow_id, wait, |name| {
-            let commands: Vec<Command> = if !calm {
+            let mut commands = updates.commands;
+            let more: Vec<Command> = if !calm {
                 commands::draw(&mut rng, decided, name)
-            } else if decided.is_quiet() || is_paged {
+            } else if (decided.is_quiet() && updates.open == 0) || is_paged {
                 // Of a history that comes in pages it knows the first one only.
                 let draft = &mut Draft { rng: &mut rng, view: decided, name: name.to_owned() };
                 complete(draft).into_iter().collect()
             } else {
                 Vec::new()
             };
+            commands.extend(more);
             Call::RespondWorkflowTaskCompleted(Box::new(api::RespondWorkflowTaskCompletedRequest {
                 task_token,
                 commands,
+                messages: updates.messages,
                 identity: name.to_owned(),
                 sticky_attributes: stays.then(|| StickyExecutionAttributes {
                     worker_task_queue: queue(&sticky_queue),

@@ -4,6 +4,7 @@
 use everspan_proto::{
     enums::CommandType,
     history::{HistoryEvent, history_event::Attributes},
+    workflowservice::RespondWorkflowTaskCompletedRequest,
 };
 use everspan_shard::call::{Call, Reply};
 use everspan_types::{TaskRef, TaskToken};
@@ -35,14 +36,15 @@ fn run_of<'a>(p: &'a Promise<'_>, token: &[u8]) -> Result<(&'a Run, TaskToken), 
 fn completed(p: &Promise<'_>) -> Broken {
     let Call::RespondWorkflowTaskCompleted(r) = &p.op.request.call else { return Ok(()) };
     let (run, _) = run_of(p, &r.task_token)?;
-    let completed = run
-        .events
-        .iter()
-        .find(|e| match &e.attributes {
-            Some(Attributes::WorkflowTaskCompletedEventAttributes(a)) => a.identity == p.op.name,
-            _ => false,
-        })
-        .ok_or_else(|| format!("run {} has no such completion", run.id))?;
+    let is_it = |e: &&HistoryEvent| match &e.attributes {
+        Some(Attributes::WorkflowTaskCompletedEventAttributes(a)) => a.identity == p.op.name,
+        _ => false,
+    };
+    let Some(completed) = run.events.iter().find(is_it) else {
+        // Of a task that was made for updates alone, and refused them all, nothing stays.
+        let is_right = refuses_only(r);
+        return is_right.then_some(()).ok_or(format!("run {} has no such completion", run.id));
+    };
     let count = |kind: CommandType| r.commands.iter().filter(|c| c.command_type() == kind).count();
     for kind in r.commands.iter().map(|c| c.command_type()) {
         let Some(event) = commands::event_of(kind) else { continue };
@@ -60,6 +62,14 @@ fn completed(p: &Promise<'_>) -> Broken {
         }
     }
     Ok(())
+}
+
+/// Whether a completion does nothing but refuse updates.
+fn refuses_only(r: &RespondWorkflowTaskCompletedRequest) -> bool {
+    let mut messages = r.messages.iter().filter_map(|m| m.body.as_ref()).peekable();
+    r.commands.is_empty()
+        && messages.peek().is_some()
+        && messages.all(|body| body.type_url.ends_with("Rejection"))
 }
 
 /// The close of the activity that a token is about.

@@ -17,7 +17,18 @@ use everspan_proto::{
 use everspan_shard::call::{Call, Reply};
 use everspan_types::Time;
 
-use crate::{histories::Histories, payload, record::Op, rng::Rng};
+use crate::{
+    families::retry_policy,
+    histories::Histories,
+    operations::{
+        activity_options, delete, deleted, history_reverse, pause_activities, pause_run, paused,
+        poll_update, reset_activities, reset_run, unpause_activities, unpause_run, unpaused,
+        update, update_with_start, updated, was_reset, workflow_options,
+    },
+    payload,
+    record::Op,
+    rng::Rng,
+};
 
 /// The queue that all workflows and activities are on.
 pub(crate) const QUEUE: &str = "work";
@@ -30,6 +41,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) workflow_id: &'a str,
     /// A run of that ID to be named, or the latest.
     pub(crate) run_id: String,
+    /// An update that was asked for before, if any was.
+    pub(crate) update_id: String,
 }
 
 /// What must be so if a call was acknowledged.
@@ -67,18 +80,55 @@ pub(crate) const CALLS: &[CallKind] = &[
     CallKind { name: "history", weight: 8, make: Some(history), check: nothing },
     CallKind { name: "history-poll", weight: 8, make: Some(history_poll), check: nothing },
     CallKind { name: "reset-sticky", weight: 2, make: Some(reset_sticky), check: nothing },
+    CallKind { name: "history-reverse", weight: 2, make: Some(history_reverse), check: nothing },
+    CallKind { name: "update", weight: 10, make: Some(update), check: updated },
+    CallKind { name: "update-poll", weight: 5, make: Some(poll_update), check: updated },
+    CallKind {
+        name: "update-with-start",
+        weight: 5,
+        make: Some(update_with_start),
+        check: updated,
+    },
+    CallKind { name: "reset", weight: 3, make: Some(reset_run), check: was_reset },
+    CallKind { name: "workflow-options", weight: 2, make: Some(workflow_options), check: nothing },
+    CallKind { name: "pause", weight: 2, make: Some(pause_run), check: paused },
+    CallKind { name: "unpause", weight: 4, make: Some(unpause_run), check: unpaused },
 ];
+
+/// The calls of clients in some seeds only: after them less is promised.
+pub(crate) const MEDDLING: &[CallKind] = &[
+    CallKind { name: "delete", weight: 2, make: Some(delete), check: deleted },
+    CallKind { name: "pause-activities", weight: 3, make: Some(pause_activities), check: nothing },
+    CallKind {
+        name: "unpause-activities",
+        weight: 4,
+        make: Some(unpause_activities),
+        check: nothing,
+    },
+    CallKind { name: "reset-activities", weight: 3, make: Some(reset_activities), check: nothing },
+    CallKind { name: "activity-options", weight: 3, make: Some(activity_options), check: nothing },
+];
+
+const fn closer(name: &'static str, make: fn(&mut Draft<'_>) -> Call) -> CallKind {
+    CallKind { name, weight: 0, make: Some(make), check: nothing }
+}
 
 /// The signal that ends a workflow which waits for nothing else.
 pub(crate) const CLOSER: CallKind =
-    CallKind { name: "closing signal", weight: 0, make: Some(signal), check: signaled };
+    CallKind { check: signaled, ..closer("closing signal", signal) };
+/// Ends what has no end by itself.
+pub(crate) const TERMINATOR: CallKind =
+    CallKind { check: terminated, ..closer("closing terminate", terminate) };
+pub(crate) const UNPAUSE: CallKind = closer("closing unpause", unpause_run);
+pub(crate) const UNPAUSE_ACTIVITIES: CallKind =
+    closer("closing unpause of activities", unpause_activities);
 
-fn execution(d: &Draft<'_>) -> Option<WorkflowExecution> {
+pub(crate) fn execution(d: &Draft<'_>) -> Option<WorkflowExecution> {
     let (workflow_id, run_id) = (d.workflow_id.to_owned(), d.run_id.clone());
     Some(WorkflowExecution { workflow_id, run_id })
 }
 
-fn seconds(rng: &mut Rng, choices: &[u64]) -> Option<prost_types::Duration> {
+pub(crate) fn seconds(rng: &mut Rng, choices: &[u64]) -> Option<prost_types::Duration> {
     let chosen = *rng.pick(choices)?;
     (chosen > 0).then(|| proto_duration(Duration::from_secs(chosen)))
 }
@@ -88,6 +138,10 @@ pub(crate) fn queue(name: &str) -> Option<TaskQueue> {
 }
 
 fn start(d: &mut Draft<'_>) -> Call {
+    Call::StartWorkflowExecution(Box::new(start_request(d)))
+}
+
+pub(crate) fn start_request(d: &mut Draft<'_>) -> api::StartWorkflowExecutionRequest {
     const CONFLICTS: [Conflict; 6] = [
         Conflict::Unspecified,
         Conflict::Fail,
@@ -103,13 +157,15 @@ fn start(d: &mut Draft<'_>) -> Call {
         Reuse::AllowDuplicateFailedOnly,
         Reuse::RejectDuplicate,
     ];
-    Call::StartWorkflowExecution(Box::new(api::StartWorkflowExecutionRequest {
+    api::StartWorkflowExecutionRequest {
         workflow_id: d.workflow_id.to_owned(),
         workflow_type: Some(WorkflowType { name: "simulated".into() }),
         task_queue: queue(QUEUE),
         input: payload::text(d.name),
         request_id: d.name.to_owned(),
         identity: d.name.to_owned(),
+        retry_policy: d.rng.chance(20).then(|| retry_policy(d.rng)),
+        cron_schedule: if d.rng.chance(5) { "@every 3s".into() } else { String::new() },
         workflow_execution_timeout: seconds(d.rng, &[0, 0, 0, 90]),
         workflow_run_timeout: seconds(d.rng, &[0, 0, 20, 60]),
         workflow_task_timeout: seconds(d.rng, &[1, 3, 10]),
@@ -117,7 +173,7 @@ fn start(d: &mut Draft<'_>) -> Call {
         workflow_id_conflict_policy: d.rng.pick(&CONFLICTS).map_or(0, |p| *p as i32),
         workflow_id_reuse_policy: d.rng.pick(&REUSES).map_or(0, |p| *p as i32),
         ..Default::default()
-    }))
+    }
 }
 
 fn signal(d: &mut Draft<'_>) -> Call {
@@ -268,6 +324,10 @@ fn terminated(p: &Promise<'_>) -> Broken {
 
 fn answered(p: &Promise<'_>) -> Broken {
     let Reply::QueryWorkflow(r) = p.reply else { return Err("another reply".into()) };
+    if r.query_rejected.is_some() {
+        // The run is paused.
+        return Ok(());
+    }
     let answer = payload::read(r.query_result.as_ref());
     if answer == p.op.name { Ok(()) } else { Err(format!("got the answer to {answer}")) }
 }
@@ -276,11 +336,12 @@ fn described(p: &Promise<'_>) -> Broken {
     let Reply::DescribeWorkflowExecution(r) = p.reply else { return Err("another reply".into()) };
     let Some(info) = &r.workflow_execution_info else { return Err("nothing described".into()) };
     let run = p.histories.run(&info.execution.clone().unwrap_or_default().run_id)?;
-    // Running, or closed as it is to this day.
-    if info.status == RUNNING || info.status == run.status {
+    // Open, or closed as it is to this day.
+    if [RUNNING, PAUSED].contains(&info.status) || info.status == run.status {
         return Ok(());
     }
     Err(format!("status was {}, and is {}", info.status, run.status))
 }
 
+const PAUSED: i32 = everspan_proto::enums::WorkflowExecutionStatus::Paused as i32;
 const RUNNING: i32 = everspan_proto::enums::WorkflowExecutionStatus::Running as i32;

@@ -19,7 +19,7 @@ use crate::{
     sched::{Attempt, BEGIN, Event, Packet, PollId, Sched},
     setup::{Mutation, Setup},
     worker::{Desk, Workers},
-    workload::{CALLS, CLOSER, CallKind, Draft},
+    workload::{CALLS, CLOSER, CallKind, Draft, MEDDLING, TERMINATOR, UNPAUSE, UNPAUSE_ACTIVITIES},
 };
 
 /// The namespace of all workflows.
@@ -27,6 +27,8 @@ pub(crate) const NAMESPACE: NamespaceId = NamespaceId(Uuid::from_u128(1));
 /// How long a run may take to end once faults have stopped: timeouts of workflow tasks that
 /// fail again and again grow to minutes.
 const SETTLE_MAX: Duration = Duration::from_secs(3_000);
+/// Once faults have stopped for so long, everything has happened that needs no caller.
+pub(crate) const SETTLED: Duration = Duration::from_secs(60);
 /// How often the settlement looks around.
 const SETTLE_STEP: Duration = Duration::from_secs(5);
 /// Events after which a seed is taken to run in circles.
@@ -390,19 +392,42 @@ impl World {
             return;
         }
         let Self { sched, record, setup, .. } = self;
-        let kind = sched.rng.weighted(CALLS, |k| k.weight);
-        let workflow_id = format!("workflow{}", sched.rng.below(setup.workflow_ids));
+        let meddles = setup.meddles && sched.rng.chance(15);
+        let kind = sched.rng.weighted(if meddles { MEDDLING } else { CALLS }, |k| k.weight);
+        let workflow_id = if sched.rng.chance(10) {
+            format!("child{}", sched.rng.below(3))
+        } else {
+            format!("workflow{}", sched.rng.below(setup.workflow_ids))
+        };
         let known = record.known_runs.get(&workflow_id);
         let run_id = match known.and_then(|runs| sched.rng.pick(runs).cloned()) {
             Some(run) if sched.rng.chance(30) => run,
             _ => String::new(),
         };
+        let run_id = if kind.name == "delete" && run_id.is_empty() {
+            // Without a run the caller would not know what is gone.
+            known.and_then(|runs| sched.rng.pick(runs).cloned()).unwrap_or_default()
+        } else {
+            run_id
+        };
+        let is_update =
+            |op: &&Op| op.request.workflow_id == workflow_id && op.kind.name.starts_with("update");
+        let updates: Vec<String> =
+            record.ops.iter().filter(is_update).map(|op| op.name.clone()).collect();
+        let update_id = sched.rng.pick(&updates).cloned().unwrap_or_default();
+        match kind.name {
+            "reset" => drop(record.reset_runs.insert(workflow_id.clone())),
+            "unpause-activities" | "reset-activities" | "activity-options" => {
+                record.reset_activities.insert(workflow_id.clone());
+            }
+            _ => {}
+        }
         let wait = sched.rng.millis(1_000, 12_000);
         let attempts = 1 + sched.rng.below(8) as u32;
         let by = Issuer::Client(client);
         let op = new_op(record, kind, by, &workflow_id, wait, attempts, |name| {
             let workflow_id = &workflow_id;
-            let mut draft = Draft { rng: &mut sched.rng, name, workflow_id, run_id };
+            let mut draft = Draft { rng: &mut sched.rng, name, workflow_id, run_id, update_id };
             // Workers' calls have no weight.
             kind.make.map_or_else(|| Call::ResetStickyTaskQueue(Box::default()), |f| f(&mut draft))
         });
@@ -490,9 +515,10 @@ impl World {
                 self.power_off();
             }
         }
+        let settled_for = SETTLE_STEP * step;
         let open = self.open_runs();
         let is_done = open.as_ref().is_some_and(Vec::is_empty) && !self.has_waiting_calls();
-        if step > 0 && is_done && !self.has_proposals() {
+        if step > 0 && is_done && !self.has_proposals() && !self.has_messages() {
             self.is_over = true;
             return;
         }
@@ -502,12 +528,26 @@ impl World {
             let waits_for_nothing = i.workflow_task.is_none()
                 && i.first_task_at.is_none()
                 && state.activities.is_empty()
-                && state.timers.is_empty();
-            if waits_for_nothing {
-                self.close(&i.workflow_id.clone(), run);
+                && state.timers.is_empty()
+                && state.children.is_empty()
+                && state.external_signals.is_empty()
+                && state.external_cancels.is_empty();
+            // A reset's run waits for ever for a child that closed when nobody was its parent, as
+            // with the real server.
+            let has_no_end = !i.cron_schedule.is_empty()
+                || (i.original_start_time.is_some() && !state.children.is_empty());
+            let (id, run_id) = (i.workflow_id.clone(), run.to_string());
+            if i.paused.is_some() {
+                self.close(&UNPAUSE, &id, run_id);
+            } else if state.activities.values().any(|a| a.paused.is_some()) {
+                self.record.reset_activities.insert(id.clone());
+                self.close(&UNPAUSE_ACTIVITIES, &id, run_id);
+            } else if has_no_end && settled_for > SETTLED {
+                self.close(&TERMINATOR, &id, String::new());
+            } else if waits_for_nothing {
+                self.close(&CLOSER, &id, run_id);
             }
         }
-        let settled_for = SETTLE_STEP * step;
         if settled_for > SETTLE_MAX {
             let open = self.open_runs().unwrap_or_default();
             for (shard, run) in open {
@@ -521,7 +561,12 @@ impl World {
                 }
             }
             if self.record.violations.is_empty() {
-                self.record.fail("the node does not come to rest");
+                let (calls, proposals, messages) =
+                    (self.has_waiting_calls(), self.has_proposals(), self.has_messages());
+                self.record.fail(format!(
+                    "the node does not come to rest: calls {calls}, proposals {proposals}, \
+                     messages {messages}"
+                ));
             }
             return;
         }
@@ -534,28 +579,31 @@ impl World {
         shells.into_iter().any(|shell| !shell.is_committed())
     }
 
+    /// Whether what one execution told another has not arrived.
+    fn has_messages(&self) -> bool {
+        self.rows().iter().any(|(_, rows)| rows.iter().any(|(key, _)| key.starts_with(b"o")))
+    }
+
     /// Whether clients or workers still wait for answers.
     fn has_waiting_calls(&self) -> bool {
         self.record.ops.iter().any(|op| op.is_waiting)
     }
 
-    fn close(&mut self, workflow_id: &str, run: RunId) {
+    fn close(&mut self, kind: &'static CallKind, workflow_id: &str, run_id: String) {
         self.closers += 1;
         let Self { record, sched, .. } = self;
         let wait = Duration::from_secs(3);
-        let op = new_op(record, &CLOSER, Issuer::Closer, workflow_id, wait, 1, |name| {
-            let run_id = run.to_string();
-            let mut draft = Draft { rng: &mut sched.rng, name, workflow_id, run_id };
-            CLOSER
-                .make
-                .map_or_else(|| Call::ResetStickyTaskQueue(Box::default()), |f| f(&mut draft))
+        let op = new_op(record, kind, Issuer::Closer, workflow_id, wait, 1, |name| {
+            let update_id = String::new();
+            let mut draft = Draft { rng: &mut sched.rng, name, workflow_id, run_id, update_id };
+            kind.make.map_or_else(|| Call::ResetStickyTaskQueue(Box::default()), |f| f(&mut draft))
         });
         self.send(op);
     }
 
     /// Open runs with their shards, as the list shows them; none while a shard does not lead.
     fn open_runs(&self) -> Option<Vec<(u32, RunId)>> {
-        let runs = self.listed("ExecutionStatus = \"Running\"")?;
+        let runs = self.listed("ExecutionStatus = \"Running\" OR ExecutionStatus = \"Paused\"")?;
         Some(
             runs.into_iter().map(|r| (shard_of(self.setup.shards, NAMESPACE, &r.0), r.1)).collect(),
         )
@@ -619,6 +667,8 @@ impl World {
             }
         }
         let mut histories = Histories::default();
+        let deletes = self.record.ops.iter().filter(|op| op.kind.name == "delete");
+        histories.deleted = deletes.map(|op| op.request.workflow_id.clone()).collect();
         let Some(runs) = self.listed("") else {
             return self.record.fail("the node does not come up at the end");
         };
@@ -639,17 +689,26 @@ impl World {
             }
         }
         for (shard, rows) in self.rows() {
-            for (key, _) in rows {
+            for (key, row) in rows {
                 // A wake-up of a closed run stays: it is deleted then.
-                if key.first() == Some(&b'q') {
-                    let kind = 'q';
-                    self.record
-                        .fail(format!("shard {shard} has a row {kind} of a closed run left"));
+                match key.first() {
+                    Some(b'q') => self
+                        .record
+                        .fail(format!("shard {shard} has a task of a closed run left: {row:?}")),
+                    Some(b'o') => {
+                        self.record.fail(format!("shard {shard} has a message left to deliver"));
+                    }
+                    _ => {}
                 }
             }
         }
         let wrong = check::check(&self.record, &histories);
         self.record.violations.extend(wrong);
+        if !self.record.violations.is_empty() {
+            for run in histories.runs.values() {
+                self.sched.log(|| run.to_string());
+            }
+        }
     }
 
     fn report(mut self) -> Report {

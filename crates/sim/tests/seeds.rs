@@ -82,7 +82,7 @@ fn a_seed_replays_exactly() {
 fn bugs_that_were_put_in_are_found() {
     // Within how many seeds; several times what it takes, since every change of the code deals
     // the seeds anew. `AnyTerm` takes thousands and is left to longer runs.
-    const FOUND_WITHIN: [(Mutation, u64); 12] = [
+    const FOUND_WITHIN: [(Mutation, u64); 14] = [
         (Mutation::EffectsBeforeCommit, 100),
         (Mutation::ReadsBeforeCommit, 1_000),
         (Mutation::ForgetDedupe, 100),
@@ -95,6 +95,8 @@ fn bugs_that_were_put_in_are_found() {
         (Mutation::ForgetOffers, 2_000),
         (Mutation::KeepRuns, 2_000),
         (Mutation::ForgetStarts, 100),
+        (Mutation::ForgetMessages, 2_000),
+        (Mutation::ForgetReceipts, 10_000),
     ];
     for (mutation, seeds) in FOUND_WITHIN {
         let (done, found) = search(0, seeds, u64::MAX, Some(mutation));
