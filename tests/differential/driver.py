@@ -209,7 +209,7 @@ class Tape:
         name: str,
         *values: Any,
         request_id: str = "",
-        fails: bool = False,
+        fails: bool | None = False,
         run_id: str | None = None,
     ) -> None:
         """Signals the run."""
@@ -603,6 +603,7 @@ class Tape:
         shown = self.normaliser.message(response)
         # A server keeps them in a map.
         shown.get("pendingActivities", []).sort(key=lambda pending: pending["activityId"])
+        shown.get("pendingChildren", []).sort(key=lambda pending: int(pending["initiatedId"]))
         return shown
 
 

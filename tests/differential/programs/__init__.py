@@ -47,6 +47,7 @@ def load() -> dict[str, Program]:
         task_queues,
         tasks,
         updates,
+        walks,
     )
 
     return dict(sorted(PROGRAMS.items()))
