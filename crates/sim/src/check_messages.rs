@@ -9,6 +9,7 @@ use everspan_proto::{
 };
 
 use crate::{
+    ending::SETTLED,
     histories::{Histories, Run, answer, closing},
     payload,
     record::{Issuer, Record},
@@ -204,9 +205,9 @@ fn parent(run: &Run, record: &Record, histories: &Histories, complain: &mut dyn 
     let ended_by = record.ops.iter().find(|op| op.name == run.terminated_for);
     let is_orphan = ended_by.is_some_and(|op| op.issuer == Issuer::Closer)
         && asked.parent_close_policy() == ParentClosePolicy::Terminate
-        && parent.closed_at.is_some_and(|closed| {
-            run.closed_at.is_some_and(|ended| closed + super::world::SETTLED < ended)
-        })
+        && parent
+            .closed_at
+            .is_some_and(|closed| run.closed_at.is_some_and(|ended| closed + SETTLED < ended))
         && !histories.of(&parent.workflow_id).any(|r| r.copied_up_to > 0);
     if is_orphan {
         complain(format!("it outlived its parent {parent_run}, which was to end it"));

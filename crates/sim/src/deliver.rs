@@ -9,9 +9,10 @@ use everspan_types::{Error, Result, ShardId};
 
 use crate::{
     node::{Cx, Message, Post},
+    run::RunMessage,
     sched::{Addr, NodeEvent},
     setup::Mutation,
-    shard::{RunMessage, ShardMessage, ShardShell},
+    shard::{ShardMessage, ShardShell},
 };
 
 /// Wait before a delivery that failed is tried again.

@@ -19,9 +19,10 @@ use everspan_types::{
 use crate::{
     broker::{Broker, BrokerMessage},
     record::Record,
+    run::RunMessage,
     sched::{Addr, Event, NodeEvent, Packet, Sched},
     setup::{Mutation, Setup},
-    shard::{RunMessage, ShardMessage, ShardShell},
+    shard::{ShardMessage, ShardShell},
     store::SimStore,
 };
 

@@ -47,6 +47,7 @@ def load() -> dict[str, Program]:
         task_queues,
         tasks,
         updates,
+        updates_with_start,
         walks,
     )
 
