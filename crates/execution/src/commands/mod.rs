@@ -110,7 +110,11 @@ pub(crate) fn apply_all(
         } else if is_unaware && is_closing(command) {
             return Err(Failed::bare(Cause::UnhandledCommand));
         } else {
+            let from = turn.events.len();
             apply_one(turn, by, command, &mut done)?;
+            if let Some(event) = turn.events.get_mut(from) {
+                event.event_group_markers.clone_from(&command.event_group_markers);
+            }
         }
     }
     take_messages(turn, &mut messages)?;
