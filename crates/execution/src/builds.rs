@@ -9,8 +9,8 @@ use crate::state::{ResetPoint, State};
 
 /// Most reset points of a run; the real server's.
 const RESET_POINTS_MAX: usize = 50;
-/// From this size on, in bytes, no more builds are added to the attribute: what the real server
-/// lets a value of a search attribute have.
+/// Most bytes of the attribute's builds, beyond which none is added: what the real server lets a
+/// value of a search attribute have.
 const BUILD_IDS_BYTES_MAX: usize = 2 * 1024;
 
 impl State {
@@ -40,19 +40,22 @@ impl State {
     /// handed on to the next run of a chain, as the reset points are.
     fn note_build_attribute(&mut self, build_id: &str) {
         let fields = &mut self.info.search_attributes.indexed_fields;
-        let known = fields.get("BuildIds").map_or(&b"[]"[..], |p| &p.data);
-        let mut list = String::from_utf8_lossy(known).into_owned();
+        // A caller may have put anything there: what is no list is replaced.
+        let known = fields.get("BuildIds").and_then(|p| std::str::from_utf8(&p.data).ok());
+        let known = known.and_then(|text| text.strip_prefix('[')?.strip_suffix(']'));
+        let mut names = known.unwrap_or_default().to_owned();
         let own = (!build_id.is_empty()).then(|| format!("unversioned:{build_id}"));
         let mut is_new = false;
         for name in [Some("unversioned".to_owned()), own].into_iter().flatten() {
             let quoted = format!("{name:?}");
-            if list.len() > BUILD_IDS_BYTES_MAX || list.contains(&quoted) {
+            if names.contains(&quoted) || names.len() + quoted.len() > BUILD_IDS_BYTES_MAX {
                 continue;
             }
             is_new = true;
-            let separator = if list.len() > 2 { "," } else { "" };
-            list.truncate(list.len().saturating_sub(1));
-            list = format!("{list}{separator}{quoted}]");
+            if !names.is_empty() {
+                names.push(',');
+            }
+            names.push_str(&quoted);
         }
         if !is_new {
             return;
@@ -63,9 +66,42 @@ impl State {
                 ("type".to_owned(), Bytes::from_static(b"KeywordList")),
             ]
             .into(),
-            data: list.into(),
+            data: format!("[{names}]").into(),
             ..Payload::default()
         };
         fields.insert("BuildIds".into(), payload);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noted(before: Option<&'static [u8]>, builds: &[&str]) -> String {
+        let mut state = State::default();
+        if let Some(data) = before {
+            let payload = Payload { data: Bytes::from_static(data), ..Payload::default() };
+            state.info.search_attributes.indexed_fields.insert("BuildIds".into(), payload);
+        }
+        for build in builds {
+            state.note_build(4, (*build).to_owned(), "", Time::ZERO);
+        }
+        let fields = &state.info.search_attributes.indexed_fields;
+        String::from_utf8_lossy(&fields["BuildIds"].data).into_owned()
+    }
+
+    #[test]
+    fn builds_are_added_once() {
+        assert_eq!(noted(None, &["", ""]), r#"["unversioned"]"#);
+        let two = r#"["unversioned","unversioned:a","unversioned:b"]"#;
+        assert_eq!(noted(None, &["a", "b", "a"]), two);
+        assert_eq!(noted(None, &["", &"long".repeat(1_000)]), r#"["unversioned"]"#);
+    }
+
+    #[test]
+    fn whatever_stands_there_is_no_trouble() {
+        for odd in [&b""[..], b"[", b"]", "é".as_bytes(), b"\xff\xfe", b"null", b"[]"] {
+            assert_eq!(noted(Some(odd), &[""]), r#"["unversioned"]"#, "{odd:?}");
+        }
     }
 }

@@ -29,7 +29,8 @@ pub fn apply(state: &mut State, event: &HistoryEvent) {
             state.info.previous_started_event_id = a.started_event_id;
         }
         Attributes::WorkflowTaskFailedEventAttributes(a)
-            if a.cause() == WorkflowTaskFailedCause::ResetWorkflow =>
+            // A worker may name that cause, too, but not a run.
+            if a.cause() == WorkflowTaskFailedCause::ResetWorkflow && !a.new_run_id.is_empty() =>
         {
             state.begin_again(time);
         }
