@@ -16,6 +16,7 @@
 
 mod descriptors;
 mod errors;
+mod framing;
 mod grpc;
 mod http;
 mod metrics;

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use ::http::HeaderValue;
 use everspan_proto::{
     DESCRIPTORS, operatorservice::operator_service_server::OperatorServiceServer,
     workflowservice::workflow_service_server::WorkflowServiceServer,
@@ -14,9 +13,9 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 use tonic_health::server::HealthReporter;
-use tower::util::MapResponseLayer;
+use tower::util::MapRequestLayer;
 
-use crate::{Frontend, http};
+use crate::{Frontend, framing, http};
 
 /// Largest message sent.
 const ANSWER_MAX: usize = 128 << 20;
@@ -86,8 +85,9 @@ impl Gateway {
         let v1alpha = reflect().build_v1alpha().map_err(|e| reflection(&e))?;
 
         let (stop, mut stopped) = watch::channel(false);
+        let limit = options.message_bytes_max;
         let router = Server::builder()
-            .layer(MapResponseLayer::new(too_large))
+            .layer(MapRequestLayer::new(move |call| framing::measured(call, limit)))
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_service(health_service)
@@ -153,49 +153,5 @@ impl Gateway {
             }
         };
         tokio::join!(grpc, http_server.stop(grace));
-    }
-}
-
-/// Tells of a message over the limit as the Temporal server does, in Go's words: SDKs know by them
-/// that it is of no use to send it again.
-fn too_large<B>(mut response: ::http::Response<B>) -> ::http::Response<B> {
-    let headers = response.headers_mut();
-    let is_out_of_range = headers.get("grpc-status").is_some_and(|code| code == "11");
-    let message = headers.get("grpc-message").and_then(|m| m.to_str().ok());
-    let Some(text) = message.filter(|m| is_out_of_range && m.contains(TOO_LARGE)) else {
-        return response;
-    };
-    // A percent sign and its digits stand for one character each.
-    let text = text.replace("%20", " ");
-    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty());
-    let (found, limit) = (numbers.next().unwrap_or("?"), numbers.next().unwrap_or("?"));
-    let told =
-        format!("grpc:%20received%20message%20larger%20than%20max%20({found}%20vs.%20{limit})");
-    if let Ok(told) = HeaderValue::from_str(&told) {
-        headers.insert("grpc-message", told);
-        headers.insert("grpc-status", HeaderValue::from_static("8"));
-    }
-    response
-}
-
-/// Of what tonic says of such a message, as it stands in a header.
-const TOO_LARGE: &str = "message%20length%20too%20large";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_over_the_limit() {
-        let status = tonic::Status::out_of_range(
-            "Error, decoded message length too large: found 5000194 bytes, the limit is: 4194304 bytes",
-        );
-        let told = too_large(status.into_http::<()>());
-        let told = tonic::Status::from_header_map(told.headers()).unwrap();
-        assert_eq!(told.code(), tonic::Code::ResourceExhausted);
-        assert_eq!(told.message(), "grpc: received message larger than max (5000194 vs. 4194304)");
-        let other = too_large(tonic::Status::out_of_range("no such page").into_http::<()>());
-        let other = tonic::Status::from_header_map(other.headers()).unwrap();
-        assert_eq!(other.code(), tonic::Code::OutOfRange);
     }
 }
