@@ -372,6 +372,8 @@ impl Turn<'_> {
         activity.attempt_scheduled_time = at;
         activity.backoff_until = (at > now).then_some(at);
         activity.last_failure = None;
+        // It goes on even if its run is paused, as with the real server.
+        activity.withheld = false;
         activity.forget_reset();
         self.offer_activity(id);
     }

@@ -56,6 +56,12 @@ impl Turn<'_> {
         self.write_event(event);
     }
 
+    /// Terminates the run because its worker's answer is larger than a message may be.
+    pub(crate) fn terminate_as_too_large(&mut self) {
+        self.abandon_workflow_task();
+        self.write_terminated("GrpcMessageTooLarge", None, SERVER_IDENTITY);
+    }
+
     /// Terminates the run because it is about to be deleted.
     pub fn terminate_for_delete(&mut self) {
         self.abandon_workflow_task();

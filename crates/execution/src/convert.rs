@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use everspan_proto::{
+    common::{Memo, Payload, SearchAttributes},
     enums::{TaskQueueKind, TimeoutType},
     failure::{Failure, ServerFailureInfo, TimeoutFailureInfo, failure::FailureInfo},
     taskqueue::TaskQueue,
@@ -11,6 +13,65 @@ use everspan_proto::{
 /// Longest duration that the API takes; longer ones are cut to it (10,000 years would
 /// overflow arithmetic on nanoseconds, 100 do not).
 const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Whether a task queue is the server's own, which only what runs on such a queue may use.
+#[must_use]
+pub fn is_internal_queue(name: &str) -> bool {
+    name.starts_with("temporal-sys-per-ns-") || name == "temporal-sys-worker-controller-per-ns-tq"
+}
+
+/// A search attribute that is a list of keywords.
+#[must_use]
+pub fn keyword_list(words: &[String]) -> Payload {
+    let quoted: Vec<String> = words.iter().map(|word| json_string(word)).collect();
+    Payload {
+        metadata: [
+            ("encoding".to_owned(), Bytes::from_static(b"json/plain")),
+            ("type".to_owned(), Bytes::from_static(b"KeywordList")),
+        ]
+        .into(),
+        data: format!("[{}]", quoted.join(",")).into(),
+        ..Payload::default()
+    }
+}
+
+/// A JSON string.
+fn json_string(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Whether a field of a memo or a search attribute has no value, which takes it away: no data, or
+/// the JSON of nothing or of an empty list.
+#[must_use]
+pub fn is_nil(payload: &Payload) -> bool {
+    matches!(payload.data.as_ref(), b"" | b"null" | b"[]")
+}
+
+/// The memo without fields that have no value; none if nothing is left of it.
+#[must_use]
+pub fn memo_without_nil(memo: Option<&Memo>) -> Option<Memo> {
+    let mut memo = memo?.clone();
+    memo.fields.retain(|_, value| !is_nil(value));
+    (!memo.fields.is_empty()).then_some(memo)
+}
+
+/// The search attributes without those that have no value; none if nothing is left of them.
+#[must_use]
+pub fn attributes_without_nil(attributes: Option<&SearchAttributes>) -> Option<SearchAttributes> {
+    let mut attributes = attributes?.clone();
+    attributes.indexed_fields.retain(|_, value| !is_nil(value));
+    (!attributes.indexed_fields.is_empty()).then_some(attributes)
+}
 
 /// A duration that was checked, or comes from ourselves; none is zero.
 #[must_use]

@@ -10,9 +10,9 @@ use everspan_proto::{
 use everspan_types::Time;
 
 use crate::{
-    convert::duration,
+    convert::{duration, is_nil},
     execution_options::{self, AttachedRequest},
-    pause,
+    pause, problems,
     retry::RetryPolicy,
     state::{Activity, Child, External, ResetPoint, Root, State, UserTimer},
     update::UpdateRecord,
@@ -212,7 +212,7 @@ pub fn apply(state: &mut State, event: &HistoryEvent) {
         Attributes::UpsertWorkflowSearchAttributesEventAttributes(a) => {
             let fields = &mut state.info.search_attributes.indexed_fields;
             for (name, value) in a.search_attributes.iter().flat_map(|s| &s.indexed_fields) {
-                if value.data.is_empty() || is_null(value) {
+                if is_nil(value) {
                     fields.remove(name);
                 } else {
                     fields.insert(name.clone(), value.clone());
@@ -222,8 +222,7 @@ pub fn apply(state: &mut State, event: &HistoryEvent) {
         Attributes::WorkflowPropertiesModifiedEventAttributes(a) => {
             let fields = &mut state.info.memo.fields;
             for (name, value) in a.upserted_memo.iter().flat_map(|m| &m.fields) {
-                // A payload without data takes the field away.
-                if value.data.is_empty() || is_null(value) {
+                if is_nil(value) {
                     fields.remove(name);
                 } else {
                     fields.insert(name.clone(), value.clone());
@@ -265,10 +264,6 @@ fn remove_timer(state: &mut State, timer_id: &str, started_event_id: i64) {
     if state.timers.get(timer_id).is_some_and(is_same) {
         state.timers.remove(&timer_id.to_owned());
     }
-}
-
-fn is_null(payload: &everspan_proto::common::Payload) -> bool {
-    payload.metadata.get("encoding").is_some_and(|e| e.as_ref() == b"binary/null")
 }
 
 fn started(
@@ -353,7 +348,9 @@ pub fn durable(state: &State) -> Durable {
     let sorted = |fields: &std::collections::HashMap<String, everspan_proto::common::Payload>| {
         fields
             .iter()
-            .filter(|(k, _)| *k != "BuildIds" && *k != pause::ATTRIBUTE)
+            .filter(|(k, _)| {
+                !["BuildIds", pause::ATTRIBUTE, problems::ATTRIBUTE].contains(&k.as_str())
+            })
             .map(|(k, v)| format!("{k}={v:?}"))
             .collect::<std::collections::BTreeSet<_>>()
     };

@@ -37,6 +37,7 @@ pub mod fold;
 pub mod message;
 mod next;
 pub mod pause;
+pub mod problems;
 mod proto_serde;
 pub mod reset;
 pub mod retry;

@@ -3,9 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use everspan_proto::{
-    common::Payload,
     enums::{EventType, WorkflowExecutionStatus, WorkflowTaskFailedCause},
     history::{
         HistoryEvent, WorkflowExecutionPausedEventAttributes,
@@ -17,6 +15,7 @@ use everspan_types::{Error, Result, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    convert::keyword_list,
     signal::closed,
     state::State,
     turn::{SERVER_IDENTITY, Turn},
@@ -146,17 +145,7 @@ impl Turn<'_> {
             fields.remove(ATTRIBUTE);
             return;
         }
-        let quoted: Vec<String> = names.iter().map(|name| json_string(name)).collect();
-        let payload = Payload {
-            metadata: [
-                ("encoding".to_owned(), Bytes::from_static(b"json/plain")),
-                ("type".to_owned(), Bytes::from_static(b"KeywordList")),
-            ]
-            .into(),
-            data: format!("[{}]", quoted.join(",")).into(),
-            ..Payload::default()
-        };
-        fields.insert(ATTRIBUTE.to_owned(), payload);
+        fields.insert(ATTRIBUTE.to_owned(), keyword_list(&names));
     }
 }
 
@@ -177,21 +166,6 @@ fn paused_things(state: &State) -> Vec<String> {
         .collect();
     names.extend(types.into_iter().map(|name| format!("property:activityType={name}")));
     names
-}
-
-/// A JSON string.
-fn json_string(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 /// The state follows a paused event.

@@ -14,7 +14,7 @@ use everspan_proto::{
 use everspan_types::{NamespaceId, Result, RunId};
 
 use crate::{
-    convert::{duration, normal_queue, proto_duration},
+    convert::{attributes_without_nil, duration, memo_without_nil, normal_queue, proto_duration},
     cron,
     retry::RetryPolicy,
     signal::Signal,
@@ -151,8 +151,8 @@ pub fn start(ctx: Ctx<'_>, start: Start<'_>) -> Result<(State, Transition)> {
         workflow_execution_expiration_time: expiration,
         cron_schedule: request.cron_schedule.clone(),
         first_workflow_task_backoff: Some(proto_duration(backoff)),
-        memo: request.memo.clone(),
-        search_attributes: request.search_attributes.clone(),
+        memo: memo_without_nil(request.memo.as_ref()),
+        search_attributes: attributes_without_nil(request.search_attributes.as_ref()),
         prev_auto_reset_points: chain.and_then(|c| c.reset_points),
         header: request.header.clone(),
         workflow_id: request.workflow_id.clone(),

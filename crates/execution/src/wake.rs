@@ -24,10 +24,7 @@ fn deadlines(state: &State) -> impl Iterator<Item = Time> + '_ {
     let task = info.workflow_task.as_ref().filter(|t| !t.is_speculative);
     let task = task.and_then(|task| match task.started_time {
         Some(started) => Some(started + task.timeout),
-        None if task.is_sticky || task.is_for_update => {
-            Some(task.scheduled_time + task.schedule_to_start?)
-        }
-        None => None,
+        None => Some(task.scheduled_time + task.schedule_to_start?),
     });
     [info.run_expiration, info.execution_expiration, info.first_task_at, task]
         .into_iter()
@@ -77,10 +74,10 @@ impl Turn<'_> {
         let Some(task) = &self.state.info.workflow_task else { return };
         let (at, kind) = match (task.started_time, task.schedule_to_start) {
             (Some(started), _) => (started + task.timeout, TimeoutType::StartToClose),
-            (None, Some(wait)) if task.is_sticky || task.is_for_update => {
-                (task.scheduled_time + wait, TimeoutType::ScheduleToStart)
-            }
-            _ => return,
+            // Also of one that moved to the normal queue, as with the real server: it times out, and
+            // the next one is scheduled there.
+            (None, Some(wait)) => (task.scheduled_time + wait, TimeoutType::ScheduleToStart),
+            (None, None) => return,
         };
         if at <= self.ctx.now {
             self.time_out_workflow_task(kind);
@@ -134,7 +131,8 @@ impl Turn<'_> {
         let mut due: Vec<(Time, i64, Option<TimeoutType>)> = Vec::new();
         for activity in self.state.activities.values() {
             let id = activity.scheduled_event_id;
-            let timeout = timeouts(activity).min().map(|(at, kind)| (at, id, Some(kind)));
+            let first = timeouts(activity).min_by_key(|(at, kind)| (*at, rank(*kind)));
+            let timeout = first.map(|(at, kind)| (at, id, Some(kind)));
             let backoff = activity.backoff_end().map(|at| (at, id, None));
             due.extend(timeout.into_iter().chain(backoff).filter(|(at, ..)| *at <= now));
         }
@@ -149,5 +147,16 @@ impl Turn<'_> {
         if closed_any {
             self.ensure_workflow_task();
         }
+    }
+}
+
+/// Which of two timeouts at the same moment counts. An eager activity starts in the moment in which
+/// it is scheduled; with the real server a little later, so that there its schedule ends first.
+const fn rank(kind: TimeoutType) -> u8 {
+    match kind {
+        TimeoutType::ScheduleToStart => 0,
+        TimeoutType::ScheduleToClose => 1,
+        TimeoutType::StartToClose => 2,
+        TimeoutType::Heartbeat | TimeoutType::Unspecified => 3,
     }
 }

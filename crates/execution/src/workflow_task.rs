@@ -21,6 +21,7 @@ use everspan_types::{Error, Poller, Result, TaskRef, TaskToken, Time};
 use crate::{
     commands::{self, Failed},
     convert::{duration, normal_queue, proto_duration, server_failure, sticky_queue},
+    problems::Problem,
     signal::closed,
     state::{State, Sticky, WorkflowTask},
     turn::Turn,
@@ -443,6 +444,7 @@ impl Turn<'_> {
         let build = request.worker_version_stamp.as_ref().map(|s| s.build_id.clone());
         let build = build.unwrap_or_default();
         self.state.note_build(id, build, &request.binary_checksum, self.ctx.now);
+        self.forget_problems();
         id
     }
 
@@ -459,6 +461,11 @@ impl Turn<'_> {
             return Err(closed());
         }
         self.task_of(token)?;
+        if request.cause() == WorkflowTaskFailedCause::GrpcMessageTooLarge {
+            // No other try would be smaller.
+            self.terminate_as_too_large();
+            return Ok(());
+        }
         self.fail_workflow_task(
             request.cause(),
             request.failure.clone(),
@@ -500,6 +507,7 @@ impl Turn<'_> {
             );
         }
         self.next_attempt(true);
+        self.report_problem(Problem::Failed(cause));
     }
 
     /// Times the current task out: start-to-close of a worker's, or schedule-to-start of
@@ -527,6 +535,7 @@ impl Turn<'_> {
             );
         }
         self.next_attempt(kind != TimeoutType::ScheduleToStart);
+        self.report_problem(Problem::TimedOut(kind));
     }
 
     /// A failure on the sticky queue clears stickiness first; only one on the normal queue

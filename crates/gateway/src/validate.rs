@@ -1,6 +1,10 @@
 //! Checks on requests, in the real server's words.
 
-use everspan_execution::{convert::checked_duration, retry::RetryPolicy, validate_cron};
+use everspan_execution::{
+    convert::{checked_duration, is_internal_queue},
+    retry::RetryPolicy,
+    validate_cron,
+};
 use everspan_meta::Snapshot;
 use everspan_proto::{
     common::{Link, Payload, Payloads, SearchAttributes, WorkflowExecution},
@@ -98,6 +102,9 @@ pub(crate) fn task_queue(
         return invalid(format!(
             "task queue name cannot start with reserved prefix {RESERVED_QUEUE}"
         ));
+    }
+    if user_defined && is_internal_queue(&queue.name) {
+        return invalid(format!("cannot use internal per-namespace task queue:{}", queue.name));
     }
     if queue.kind() == TaskQueueKind::Sticky && user_defined {
         return invalid("sticky task queues cannot be used here");

@@ -1,7 +1,7 @@
 //! A run as the list index shows it.
 
 use bytes::Bytes;
-use everspan_execution::{State, pause};
+use everspan_execution::{State, pause, problems};
 use everspan_proto::enums::EventType;
 use everspan_visibility::Record;
 use prost::Message;
@@ -17,15 +17,17 @@ pub(crate) fn is_visible(kind: EventType) -> bool {
 }
 
 /// Whether what lists show of a run changed without an event of those kinds: events that
-/// are held back take effect at once, and a pause of an activity leaves none.
+/// are held back take effect at once, a pause of an activity leaves none, nor does each failure
+/// of a workflow task.
 pub(crate) fn is_outdated(record: &Record, state: &State) -> bool {
-    let name = pause::ATTRIBUTE;
-    let is_known = record.search_attributes.contains_key(name);
-    record.status != state.info.status
-        || is_known != state.info.search_attributes.indexed_fields.contains_key(name)
-        || (is_known
-            && everspan_visibility::attributes(&state.info.search_attributes).get(name)
-                != record.search_attributes.get(name))
+    let differs = |name: &str| {
+        let is_known = record.search_attributes.contains_key(name);
+        is_known != state.info.search_attributes.indexed_fields.contains_key(name)
+            || (is_known
+                && everspan_visibility::attributes(&state.info.search_attributes).get(name)
+                    != record.search_attributes.get(name))
+    };
+    record.status != state.info.status || differs(pause::ATTRIBUTE) || differs(problems::ATTRIBUTE)
 }
 
 /// The run's record as of now.

@@ -12,6 +12,7 @@ use crate::{
     outcome::Outcome,
     run::Run,
     shard::{Route, Shard},
+    start::TERMINATE_IF_RUNNING,
 };
 
 impl Shard {
@@ -125,6 +126,10 @@ impl Run {
             }
             Body::StartChild { request, .. } => {
                 let is_here = self.state.info.start_request_id == request.request_id;
+                let makes_room = request.workflow_id_reuse_policy == TERMINATE_IF_RUNNING;
+                if !is_here && makes_room && self.state.is_running() {
+                    return self.make_room(shard, now, message);
+                }
                 let answer =
                     if is_here { message.started(self.id()) } else { message.not_started() };
                 shard.post(&answer, &mut out);
@@ -155,6 +160,23 @@ impl Run {
         if let Some(answer) = answer {
             shard.post(&answer, &mut out);
         }
+        Ok(out)
+    }
+
+    /// Terminates this run, and starts the child that has its workflow ID, in one change.
+    fn make_room(&mut self, shard: &mut Shard, now: Time, message: &Message) -> Result<Outcome> {
+        // 0 to 2 are the runs that follow this one of themselves.
+        let new_run = RunId::derived(now, self.id(), 3);
+        let child = shard.start_child(now, new_run, message)?;
+        let mut out = Outcome::default();
+        self.change(shard, now, &mut out, |turn| {
+            turn.terminate_for_new_run(&new_run.to_string());
+            Ok(())
+        })?;
+        // The new run's rows come last, so that it is the latest of its ID.
+        out.batch.ops.extend(child.batch.ops);
+        out.effects.extend(child.effects);
+        out.runs.extend(child.runs);
         Ok(out)
     }
 

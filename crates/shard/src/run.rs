@@ -290,7 +290,7 @@ impl Run {
             Call::ExecuteMultiOperation(r) => {
                 self.multi_operation(shard, now, id, r, deadline, out)
             }
-            Call::QueryWorkflow(r) => self.query(shard, now, id, &r, out),
+            Call::QueryWorkflow(r) => self.query(shard, now, id, &r, deadline, out),
             Call::RespondQueryTaskCompleted(r) => self.answer_query(&r, out).map(Some),
             call @ (Call::PauseActivity(_)
             | Call::UnpauseActivity(_)

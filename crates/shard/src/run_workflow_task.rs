@@ -169,6 +169,7 @@ impl Run {
         now: Time,
         id: CallId,
         r: &api::QueryWorkflowRequest,
+        deadline: Time,
         out: &mut Outcome,
     ) -> Result<Option<Reply>> {
         let info = &self.state.info;
@@ -198,6 +199,9 @@ impl Run {
             return Err(Error::WorkflowNotReady(
                 "Workflow execution closed before WorkflowTaskStarted event".into(),
             ));
+        }
+        if !has_completed_task && info.first_task_at.is_some_and(|at| deadline < at) {
+            return Err(Error::WorkflowNotReady("Workflow task is not scheduled yet.".into()));
         }
         if info.workflow_task_attempt >= QUERY_ATTEMPT_MAX {
             return Err(Error::WorkflowNotReady(

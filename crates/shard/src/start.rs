@@ -248,7 +248,7 @@ pub(crate) fn client_start<'a>(
 }
 
 #[allow(deprecated)]
-const TERMINATE_IF_RUNNING: i32 = WorkflowIdReusePolicy::TerminateIfRunning as i32;
+pub(crate) const TERMINATE_IF_RUNNING: i32 = WorkflowIdReusePolicy::TerminateIfRunning as i32;
 
 fn started(run: &Run, is_new: bool) -> Reply {
     Reply::StartWorkflowExecution(Box::new(api::StartWorkflowExecutionResponse {

@@ -29,6 +29,7 @@ def load() -> dict[str, Program]:
     # Imported for their registration.
     from programs import (  # noqa: F401
         activities,
+        activity_executions,
         activity_operations,
         activity_timeouts,
         bad_commands,

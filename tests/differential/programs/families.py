@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from temporalio.api.taskqueue.v1 import message_pb2 as taskqueue
 from temporalio.api.workflowservice.v1 import request_response_pb2 as api
 
 import commands as c
@@ -9,6 +10,7 @@ from driver import Tape, application_failure, payload
 from programs import program
 
 TERMINATE, ABANDON, REQUEST_CANCEL = 1, 2, 3
+INTERNAL = "temporal-sys-per-ns-tq"
 
 
 def initiate(t: Tape, *commands) -> None:
@@ -421,3 +423,35 @@ def bad_externals(t: Tape) -> None:
             t.start()
             t.complete(t.poll(), bad, fails=None)
             t.history_from(4)
+
+
+@program
+def child_terminates_open(t: Tape) -> None:
+    """A child whose ID an open workflow has, with the policy that ends that one."""
+    with t.other("child"):
+        t.start()
+    initiate(t, c.child(t.named("child"), t.named("child"), reuse=4))
+    started(t)
+    t.history()
+    with t.other("child"):
+        t.describe(run_id="")
+
+
+@program
+def child_on_internal_queue(t: Tape) -> None:
+    """Queues of the server's own are not for others."""
+    t.start(task_queue=taskqueue.TaskQueue(name=INTERNAL), fails=True)
+    t.start()
+    t.complete(t.poll(), c.child(t.named("child"), INTERNAL), fails=True)
+    t.complete(t.poll(), c.activity("a", INTERNAL), fails=True)
+    t.complete(t.poll(), c.complete())
+    t.history()
+
+
+@program
+def continue_on_internal_queue(t: Tape) -> None:
+    """The run that follows cannot go there either."""
+    t.start()
+    t.complete(t.poll(), c.continue_as_new(queue=INTERNAL), fails=True)
+    t.complete(t.poll(), c.complete())
+    t.history()

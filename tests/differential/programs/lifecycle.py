@@ -192,3 +192,35 @@ def metadata(t: Tape) -> None:
     t.describe()
     t.complete(t.poll(), c.complete())
     t.history()
+
+
+@program
+def nil_fields(t: Tape) -> None:
+    """Fields without a value are left out of what begins a run, and taken away by an upsert."""
+    none = common.Payload(metadata={"encoding": b"binary/null"})
+    empty = common.Payload(metadata={"encoding": b"json/plain", "type": b"Int"}, data=b"[]")
+    null = common.Payload(metadata={"encoding": b"json/plain"}, data=b"null")
+    memo = common.Memo(fields={"kept": payload("m"), "none": none, "empty": empty, "null": null})
+    number = payload(7)
+    number.metadata["type"] = b"Int"
+    attributes = common.SearchAttributes(indexed_fields={"EverspanInt": empty})
+    t.start(memo=memo, search_attributes=attributes)
+    t.describe()
+    t.complete(t.poll(), c.search_attributes(EverspanInt=number), c.memo(second="two", kept=None))
+    t.describe()
+    t.signal("go on")
+    t.complete(t.poll(), c.search_attributes(EverspanInt=empty), c.memo(second=[]))
+    t.describe()
+    child = c.child(
+        t.named("child"),
+        t.named("child"),
+        memo={"n": None, "a": []},
+        attributes={"EverspanInt": none},
+    )
+    t.signal("go on")
+    t.complete(t.poll(), child)
+    t.await_event("CHILD_WORKFLOW_EXECUTION_STARTED")
+    t.complete(
+        t.poll(), c.continue_as_new(memo={"n": None, "k": 1}, attributes={"EverspanInt": empty})
+    )
+    t.history()

@@ -7,7 +7,7 @@ from temporalio.api.query.v1 import message_pb2 as query_pb2
 from temporalio.api.workflowservice.v1 import request_response_pb2 as api
 
 import commands as c
-from driver import Question, Tape, payloads
+from driver import Question, Tape, payloads, seconds
 from programs import program
 
 
@@ -114,3 +114,12 @@ def query_refused(t: Tape) -> None:
             fails=True,
         )
     t.terminate()
+
+
+@program
+def query_before_first_task(t: Tape) -> None:
+    """A run whose first workflow task comes later than the caller waits."""
+    t.start(workflow_start_delay=seconds(60))
+    t.query(timeout=5)()
+    t.terminate()
+    t.history()

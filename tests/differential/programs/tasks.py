@@ -279,3 +279,39 @@ def poll_errors(t: Tape) -> None:
         long = taskqueue.TaskQueue(name="q" * 1001)
         t.call(method, kind(**whole | {"task_queue": long}), fails=True)
         t.call(method, kind(**whole | {"identity": "i" * 1001}), fails=True)
+
+
+@program
+def sticky_unpolled_times_out(t: Tape) -> None:
+    """A task passed over to the normal queue times out all the same where nobody takes it."""
+    t.start()
+    t.complete(t.poll(), c.timer("t", 60), sticky=1)
+    t.signal("s", 1)
+    t.await_event("WORKFLOW_TASK_TIMED_OUT")
+    t.history()
+    t.complete(t.poll(), c.complete())
+    t.history()
+
+
+@program
+def failed_as_too_large(t: Tape) -> None:
+    """A completion that no message can hold ends the run."""
+    t.start()
+    task = t.poll()
+    t.signal("behind")
+    t.fail_task(task, cause=cause.WORKFLOW_TASK_FAILED_CAUSE_GRPC_MESSAGE_TOO_LARGE)
+    t.history()
+
+
+@program
+def problems_are_reported(t: Tape) -> None:
+    """After five failures in a row lists show what a run fails of, until a task is completed."""
+    t.start()
+    for _ in range(4):
+        t.fail_task(t.poll())
+    t.describe()
+    t.fail_task(t.poll())
+    t.describe()
+    t.complete(t.poll())
+    t.describe()
+    t.terminate()

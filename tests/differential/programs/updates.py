@@ -261,11 +261,20 @@ def update_stages(t: Tape) -> None:
 
 @program
 def update_default_stage(t: Tape) -> None:
-    """No stage is accepted."""
+    """Without a stage, or a wait policy, an update is waited for until it is completed."""
     idle(t)
-    asking = ask(t, stage=0)
-    t.complete(t.poll(), messages=[accept()])
-    asking()
+    request = asked(t)
+    request.ClearField("wait_policy")
+    calls = [Ask(t, "UpdateWorkflowExecution", request), ask(t, "v", stage=0)]
+    t.await_condition(lambda: known(t, "u"), "update u")
+    t.complete(t.poll(), c.timer("t", 60), messages=[accept(), accept("v")])
+    poll_update(t, stage=ACCEPTED)
+    t.note("done", any(call.done() for call in calls))
+    t.signal("go on")
+    t.complete(t.poll(), messages=[respond(), respond("v")])
+    for call in calls:
+        call()
+    t.history()
 
 
 @program

@@ -7,7 +7,7 @@ use everspan_proto::{
     sdk::UserMetadata,
 };
 
-use super::{By, Done, Failed, check_size};
+use super::{By, Done, Failed, check_internal_queue, check_size};
 use crate::{
     convert::{checked_duration, normal_queue, proto_duration},
     retry::RetryPolicy,
@@ -35,6 +35,7 @@ pub(super) fn apply(
     if queue.len() > limits.id_length_max {
         return Err(bad("taskQueue length exceeds limit".into()));
     }
+    check_internal_queue(queue, &turn.state.info.task_queue).map_err(bad)?;
     if a.activity_id.is_empty() {
         return Err(bad("activityId is not set".into()));
     }

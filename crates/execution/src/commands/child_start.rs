@@ -8,7 +8,9 @@ use super::{
     queue_name, shown_queue,
 };
 use crate::{
-    convert::{checked_duration, normal_queue, proto_duration},
+    convert::{
+        attributes_without_nil, checked_duration, memo_without_nil, normal_queue, proto_duration,
+    },
     message::Body,
     retry::RetryPolicy,
     start::timeouts,
@@ -62,8 +64,8 @@ pub(super) fn apply(
                 retry_policy: request.retry_policy.clone(),
                 cron_schedule: request.cron_schedule.clone(),
                 header: request.header.clone(),
-                memo: request.memo.clone(),
-                search_attributes: request.search_attributes.clone(),
+                memo: memo_without_nil(request.memo.as_ref()),
+                search_attributes: attributes_without_nil(request.search_attributes.as_ref()),
                 inherit_build_id: a.inherit_build_id,
                 priority: a.priority.clone(),
                 ..StartChildWorkflowExecutionInitiatedEventAttributes::default()

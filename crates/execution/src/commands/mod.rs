@@ -30,7 +30,7 @@ use everspan_proto::{
 use prost::Message;
 
 use crate::{
-    convert::camel,
+    convert::{camel, is_internal_queue},
     turn::Turn,
     update::{Messages, take_messages},
 };
@@ -376,7 +376,19 @@ fn queue_name(queue: Option<&TaskQueue>, own: &str, limit: usize) -> Result<Stri
     if name.len() > limit {
         return Err("taskQueue length exceeds limit".into());
     }
+    check_internal_queue(name, own)?;
     Ok(name.to_owned())
+}
+
+/// Refuses the server's own queues to a run that is not on one.
+fn check_internal_queue(name: &str, own: &str) -> Result<(), String> {
+    if is_internal_queue(name) && !is_internal_queue(own) {
+        return Err(format!(
+            "cannot use internal per-namespace task queue:{name} \
+             (in parent component task queue: {own})"
+        ));
+    }
+    Ok(())
 }
 
 /// The queue that a command names, or else the run's own, as errors show it.

@@ -11,7 +11,9 @@ use everspan_proto::{
 
 use super::{By, Failed, check_memo, check_search_attributes, check_size, queue_name, shown_queue};
 use crate::{
-    convert::{checked_duration, normal_queue, proto_duration},
+    convert::{
+        attributes_without_nil, checked_duration, memo_without_nil, normal_queue, proto_duration,
+    },
     retry::RetryPolicy,
     start::timeouts,
     turn::Turn,
@@ -48,8 +50,8 @@ pub(super) fn apply(
                 failure: a.failure,
                 last_completion_result: a.last_completion_result,
                 header: a.header,
-                memo: a.memo,
-                search_attributes: a.search_attributes,
+                memo: memo_without_nil(a.memo.as_ref()),
+                search_attributes: attributes_without_nil(a.search_attributes.as_ref()),
                 inherit_build_id: a.inherit_build_id,
                 ..WorkflowExecutionContinuedAsNewEventAttributes::default()
             },

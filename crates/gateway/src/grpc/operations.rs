@@ -83,6 +83,111 @@ impl Frontend {
         self.on_activities(&cx, &name, execution.as_ref(), r.activity.is_some(), r).await
     }
 
+    /// The newer form of [`Frontend::pause_activity`], which is also for activities without a
+    /// workflow.
+    pub(crate) async fn pause_activity_execution(
+        &self,
+        cx: Cx,
+        r: api::PauseActivityExecutionRequest,
+    ) -> Result<api::PauseActivityExecutionResponse> {
+        let of = ActivityOf::new(&r.workflow_id, &r.run_id, &r.activity_id);
+        let limits = self.limits();
+        of.check(&r.request_id, &r.identity, limits.id_length_max)?;
+        if r.reason.len() > limits.blob_size_max {
+            return Err(Error::invalid("reason exceeds length limit"));
+        }
+        let older = api::PauseActivityRequest {
+            namespace: r.namespace,
+            execution: of.execution(),
+            identity: r.identity,
+            activity: Some(api::pause_activity_request::Activity::Id(r.activity_id)),
+            reason: r.reason,
+            request_id: r.request_id,
+        };
+        self.pause_activity(cx, older).await?;
+        Ok(api::PauseActivityExecutionResponse {})
+    }
+
+    /// The newer form of [`Frontend::unpause_activity`].
+    pub(crate) async fn unpause_activity_execution(
+        &self,
+        cx: Cx,
+        r: api::UnpauseActivityExecutionRequest,
+    ) -> Result<api::UnpauseActivityExecutionResponse> {
+        let of = ActivityOf::new(&r.workflow_id, &r.run_id, &r.activity_id);
+        of.check(&r.request_id, &r.identity, self.limits().id_length_max)?;
+        check_jitter(r.jitter.as_ref())?;
+        let older = api::UnpauseActivityRequest {
+            namespace: r.namespace,
+            execution: of.execution(),
+            identity: r.identity,
+            activity: Some(api::unpause_activity_request::Activity::Id(r.activity_id)),
+            jitter: r.jitter,
+            ..Default::default()
+        };
+        self.unpause_activity(cx, older).await?;
+        Ok(api::UnpauseActivityExecutionResponse {})
+    }
+
+    /// The newer form of [`Frontend::reset_activity`].
+    pub(crate) async fn reset_activity_execution(
+        &self,
+        cx: Cx,
+        r: api::ResetActivityExecutionRequest,
+    ) -> Result<api::ResetActivityExecutionResponse> {
+        let of = ActivityOf::new(&r.workflow_id, &r.run_id, &r.activity_id);
+        of.check(&r.request_id, &r.identity, self.limits().id_length_max)?;
+        check_jitter(r.jitter.as_ref())?;
+        let older = api::ResetActivityRequest {
+            namespace: r.namespace,
+            execution: of.execution(),
+            identity: r.identity,
+            activity: Some(api::reset_activity_request::Activity::Id(r.activity_id)),
+            keep_paused: r.keep_paused,
+            jitter: r.jitter,
+            reset_heartbeat: r.reset_heartbeat,
+            restore_original_options: r.restore_original_options,
+        };
+        self.reset_activity(cx, older).await?;
+        Ok(api::ResetActivityExecutionResponse {})
+    }
+
+    /// The newer form of [`Frontend::update_activity_options`].
+    pub(crate) async fn update_activity_execution_options(
+        &self,
+        cx: Cx,
+        r: api::UpdateActivityExecutionOptionsRequest,
+    ) -> Result<api::UpdateActivityExecutionOptionsResponse> {
+        let of = ActivityOf::new(&r.workflow_id, &r.run_id, &r.activity_id);
+        of.check(&r.request_id, &r.identity, self.limits().id_length_max)?;
+        let paths = r.update_mask.as_ref().map_or(&[][..], |m| &m.paths);
+        if r.restore_original && !paths.is_empty() {
+            return Err(Error::invalid("Both UpdateMask and RestoreOriginal are provided"));
+        }
+        let missing = match (&r.activity_options, &r.update_mask) {
+            _ if r.restore_original => None,
+            (None, _) => Some("ActivityOptions are not provided"),
+            (_, None) => Some("UpdateMask is not provided"),
+            _ if paths.is_empty() => Some("UpdateMask must specify at least one path"),
+            _ => None,
+        };
+        if let Some(missing) = missing {
+            return Err(Error::invalid(missing));
+        }
+        let older = api::UpdateActivityOptionsRequest {
+            namespace: r.namespace,
+            execution: of.execution(),
+            identity: r.identity,
+            activity: Some(api::update_activity_options_request::Activity::Id(r.activity_id)),
+            activity_options: r.activity_options,
+            update_mask: r.update_mask,
+            restore_original: r.restore_original,
+        };
+        let updated = self.update_activity_options(cx, older).await?;
+        let activity_options = updated.activity_options;
+        Ok(api::UpdateActivityExecutionOptionsResponse { activity_options })
+    }
+
     pub(crate) async fn update_workflow_execution_options(
         &self,
         cx: Cx,
@@ -148,6 +253,65 @@ impl Frontend {
             }
         }
         Ok(())
+    }
+}
+
+/// Which activity the newer forms of calls name: one of a workflow, or one without.
+struct ActivityOf {
+    workflow_id: String,
+    run_id: String,
+    activity_id: String,
+}
+
+impl ActivityOf {
+    fn new(workflow_id: &str, run_id: &str, activity_id: &str) -> Self {
+        Self {
+            workflow_id: workflow_id.to_owned(),
+            run_id: run_id.to_owned(),
+            activity_id: activity_id.to_owned(),
+        }
+    }
+
+    fn execution(&self) -> Option<WorkflowExecution> {
+        Some(WorkflowExecution {
+            workflow_id: self.workflow_id.clone(),
+            run_id: self.run_id.clone(),
+        })
+    }
+
+    /// What such a call must have; its words are the real server's.
+    fn check(&self, request_id: &str, identity: &str, limit: usize) -> Result<()> {
+        if self.workflow_id.is_empty() {
+            let what = "activities without a workflow are not implemented by Everspan yet";
+            return Err(Error::Unimplemented(what.into()));
+        }
+        if self.activity_id.is_empty() {
+            return Err(Error::invalid("activity ID is required"));
+        }
+        let texts = [
+            ("request ID", request_id),
+            ("activity ID", &self.activity_id),
+            ("identity", identity),
+        ];
+        for (name, text) in texts {
+            if text.len() > limit {
+                return Err(Error::invalid(format!(
+                    "{name} exceeds length limit. Length={} Limit={limit}",
+                    text.len()
+                )));
+            }
+        }
+        if !self.run_id.is_empty() && Uuid::parse_str(&self.run_id).is_err() {
+            return Err(Error::invalid("invalid run id: must be a valid UUID"));
+        }
+        Ok(())
+    }
+}
+
+fn check_jitter(jitter: Option<&prost_types::Duration>) -> Result<()> {
+    match everspan_execution::convert::checked_duration(jitter) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(Error::invalid(format!("invalid jitter: {e}"))),
     }
 }
 

@@ -63,6 +63,10 @@ services! {
             describe_worker: DescribeWorker, DescribeWorkerRequest => DescribeWorkerResponse;
             update_task_queue_config: UpdateTaskQueueConfig, UpdateTaskQueueConfigRequest => UpdateTaskQueueConfigResponse;
             list_task_queue_partitions: ListTaskQueuePartitions, ListTaskQueuePartitionsRequest => ListTaskQueuePartitionsResponse;
+            pause_activity_execution: PauseActivityExecution, PauseActivityExecutionRequest => PauseActivityExecutionResponse;
+            reset_activity_execution: ResetActivityExecution, ResetActivityExecutionRequest => ResetActivityExecutionResponse;
+            unpause_activity_execution: UnpauseActivityExecution, UnpauseActivityExecutionRequest => UnpauseActivityExecutionResponse;
+            update_activity_execution_options: UpdateActivityExecutionOptions, UpdateActivityExecutionOptionsRequest => UpdateActivityExecutionOptionsResponse;
         }
         not_yet {
             list_archived_workflow_executions: ListArchivedWorkflowExecutions, ListArchivedWorkflowExecutionsRequest => ListArchivedWorkflowExecutionsResponse;
@@ -125,10 +129,6 @@ services! {
             request_cancel_nexus_operation_execution: RequestCancelNexusOperationExecution, RequestCancelNexusOperationExecutionRequest => RequestCancelNexusOperationExecutionResponse;
             terminate_activity_execution: TerminateActivityExecution, TerminateActivityExecutionRequest => TerminateActivityExecutionResponse;
             delete_activity_execution: DeleteActivityExecution, DeleteActivityExecutionRequest => DeleteActivityExecutionResponse;
-            pause_activity_execution: PauseActivityExecution, PauseActivityExecutionRequest => PauseActivityExecutionResponse;
-            reset_activity_execution: ResetActivityExecution, ResetActivityExecutionRequest => ResetActivityExecutionResponse;
-            unpause_activity_execution: UnpauseActivityExecution, UnpauseActivityExecutionRequest => UnpauseActivityExecutionResponse;
-            update_activity_execution_options: UpdateActivityExecutionOptions, UpdateActivityExecutionOptionsRequest => UpdateActivityExecutionOptionsResponse;
             terminate_nexus_operation_execution: TerminateNexusOperationExecution, TerminateNexusOperationExecutionRequest => TerminateNexusOperationExecutionResponse;
             delete_nexus_operation_execution: DeleteNexusOperationExecution, DeleteNexusOperationExecutionRequest => DeleteNexusOperationExecutionResponse;
             poll_workflow_execution_time_skipping: PollWorkflowExecutionTimeSkipping, PollWorkflowExecutionTimeSkippingRequest => PollWorkflowExecutionTimeSkippingResponse;

@@ -175,7 +175,7 @@ impl Frontend {
         }
         let policy = r.wait_policy.get_or_insert_with(WaitPolicy::default);
         match policy.lifecycle_stage() {
-            Stage::Unspecified => policy.set_lifecycle_stage(Stage::Accepted),
+            Stage::Unspecified => policy.set_lifecycle_stage(Stage::Completed),
             Stage::Admitted => {
                 return Err(Error::PermissionDenied(
                     "UpdateWorkflowExecution issued asynchronously and waiting on update admitted \
