@@ -7,7 +7,11 @@ use everspan_proto::{
 };
 use everspan_types::Time;
 
-use crate::{activity::timeouts, state::State, turn::Turn};
+use crate::{
+    activity::timeouts,
+    state::{Activity, State},
+    turn::Turn,
+};
 
 /// The next instant at which time alone changes the run.
 #[must_use]
@@ -128,20 +132,27 @@ impl Turn<'_> {
 
     fn wake_activities(&mut self) {
         let now = self.ctx.now;
+        let overdue = |activity: &Activity| {
+            let first = timeouts(activity).min_by_key(|(at, kind)| (*at, rank(*kind)));
+            first.filter(|(at, _)| *at <= now)
+        };
         let mut due: Vec<(Time, i64, Option<TimeoutType>)> = Vec::new();
         for activity in self.state.activities.values() {
             let id = activity.scheduled_event_id;
-            let first = timeouts(activity).min_by_key(|(at, kind)| (*at, rank(*kind)));
-            let timeout = first.map(|(at, kind)| (at, id, Some(kind)));
-            let backoff = activity.backoff_end().map(|at| (at, id, None));
-            due.extend(timeout.into_iter().chain(backoff).filter(|(at, ..)| *at <= now));
+            let timeout = overdue(activity).map(|(at, kind)| (at, id, Some(kind)));
+            let backoff = activity.backoff_end().filter(|at| *at <= now).map(|at| (at, id, None));
+            due.extend(timeout.into_iter().chain(backoff));
         }
         due.sort_unstable();
         let mut closed_any = false;
         for (_, id, what) in due {
-            match what {
-                Some(kind) => closed_any |= self.time_out_overdue_activity(id, kind),
-                None => self.end_activity_backoff(id),
+            let kind = what.or_else(|| {
+                self.end_activity_backoff(id);
+                // Woken late, it may have waited too long already.
+                self.state.activities.get(&id).and_then(overdue).map(|(_, kind)| kind)
+            });
+            if let Some(kind) = kind {
+                closed_any |= self.time_out_overdue_activity(id, kind);
             }
         }
         if closed_any {

@@ -1,21 +1,16 @@
 //! One Raft group: raft-rs's state machine over the entries that are not compacted yet.
 
-use std::{
-    collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::collections::VecDeque;
 
 use protobuf::Message as _;
 use raft::{
-    GetEntriesContext, RaftState, RawNode, Storage, StorageError,
+    GetEntriesContext, RaftState, RawNode, StateRole, Storage, StorageError,
     eraftpb::{ConfState, Entry, HardState, Snapshot},
 };
 use raft_engine::{Engine, MessageExt, env::FileSystem};
 
 use crate::{Error, Result};
 
-/// The one voter, for now; peers get their own numbers.
-pub(crate) const NODE_ID: u64 = 1;
 /// Key of the hard state beside a group's entries.
 pub(crate) const HARD_STATE: &[u8] = b"hard-state";
 /// Key of the group's membership.
@@ -137,9 +132,22 @@ impl Storage for Log {
     }
 }
 
+/// Ticks without word of a leader until a replica stands for election; each replica of a group
+/// waits [`ELECTION_STEP`] longer than the one before it.
+const ELECTION_TICKS: usize = 10;
+/// Fixed and apart rather than drawn: no two stand at once, and a simulation replays.
+const ELECTION_STEP: usize = 3;
+/// Ticks between a leader's signs of life.
+const HEARTBEAT_TICKS: usize = 3;
+
 /// A group of this node.
 pub(crate) struct Group {
     pub(crate) raw: RawNode<Log>,
+    /// Membership that goes along with the group's first write.
+    pub(crate) founders: ConfState,
+    /// Why nothing of the group can be believed any more: a peer's message contradicts what is
+    /// here, which raft-rs answers with a panic.
+    pub(crate) broken: Option<String>,
     /// The term for which `Leader` was told last; 0 if leadership was lost since.
     pub(crate) told_term: u64,
     /// Index of the last entry that was told, or that the rows had from the start.
@@ -151,15 +159,22 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Opens a group from the log. `applied` is the index that its rows have.
+    /// Opens a group from the log, as replica `node`. `applied` is the index that its rows have;
+    /// `founders` are its voters if the log has nothing of it.
     pub(crate) fn open<F: FileSystem>(
         id: u64,
+        node: u64,
+        founders: &[u64],
         applied: u64,
         engine: &Engine<F>,
         logger: &slog::Logger,
     ) -> Result<Group> {
-        // raft-engine slices by lengths that it reads, and raft-rs asserts what it is given.
-        catch_unwind(AssertUnwindSafe(|| Self::open_unguarded(id, applied, engine, logger)))
+        let open = || Self::open_unguarded(id, node, founders, applied, engine, logger);
+        // raft-engine keeps the block that a thread read last, under its place in its file alone:
+        // where the logs of several nodes are in one process it would give another's. A thread of
+        // its own has none. Also, it slices by lengths that it reads, and raft-rs asserts what it
+        // is given.
+        std::thread::scope(|scope| scope.spawn(open).join())
             .unwrap_or_else(|_| {
                 Err(Error::Corrupt(format!("group {id}: its entries are not what was written")))
             })
@@ -173,15 +188,26 @@ impl Group {
 
     fn open_unguarded<F: FileSystem>(
         id: u64,
+        node: u64,
+        founders: &[u64],
         applied: u64,
         engine: &Engine<F>,
         logger: &slog::Logger,
     ) -> Result<Group> {
-        let (log, is_new) = read(id, applied, engine)?;
+        let founders = ConfState { voters: founders.to_vec(), ..ConfState::default() };
+        let (log, is_new) = read(id, &founders, applied, engine)?;
+        let voters = &log.conf_state.voters;
+        let is_alone = *voters == [node];
+        let Some(place) = voters.iter().position(|v| *v == node) else {
+            return Err(Error::Raft(format!("node {node} is not among the replicas {voters:?}")));
+        };
+        let election_tick = ELECTION_TICKS + place * ELECTION_STEP;
         let config = raft::Config {
-            id: NODE_ID,
-            election_tick: 10,
-            heartbeat_tick: 3,
+            id: node,
+            election_tick: ELECTION_TICKS,
+            min_election_tick: election_tick,
+            max_election_tick: election_tick + 1,
+            heartbeat_tick: HEARTBEAT_TICKS,
             applied,
             check_quorum: true,
             pre_vote: true,
@@ -189,13 +215,33 @@ impl Group {
             max_inflight_msgs: 256,
             ..raft::Config::default()
         };
-        let is_alone = log.conf_state == founders();
         let mut raw = RawNode::new(&config, log, logger)?;
         if is_alone {
             // The only voter need not wait for an election.
             raw.campaign()?;
         }
-        Ok(Group { raw, told_term: 0, told_index: applied, is_fenced: false, is_new })
+        let (told_term, broken) = (0, None);
+        Ok(Group {
+            raw,
+            founders,
+            broken,
+            told_term,
+            told_index: applied,
+            is_fenced: false,
+            is_new,
+        })
+    }
+
+    /// The last entry that every replica is known to have: as far as the log may let go while a
+    /// replica that lags behind can be helped by entries only.
+    pub(crate) fn shared_index(&self) -> u64 {
+        if !self.has_peers() {
+            return u64::MAX;
+        }
+        if self.raw.raft.state != StateRole::Leader {
+            return 0;
+        }
+        self.raw.raft.prs().iter().map(|(_, progress)| progress.matched).min().unwrap_or(0)
     }
 
     /// Whether there are other replicas, whose silence matters.
@@ -204,12 +250,12 @@ impl Group {
     }
 }
 
-/// Membership of a group that is founded: this node is its only voter.
-pub(crate) fn founders() -> ConfState {
-    ConfState { voters: vec![NODE_ID], ..ConfState::default() }
-}
-
-fn read<F: FileSystem>(id: u64, applied: u64, engine: &Engine<F>) -> Result<(Log, bool)> {
+fn read<F: FileSystem>(
+    id: u64,
+    founders: &ConfState,
+    applied: u64,
+    engine: &Engine<F>,
+) -> Result<(Log, bool)> {
     let corrupt = |what: String| Error::Corrupt(format!("group {id}: {what}"));
     let hard_state: Option<HardState> = engine.get_message(id, HARD_STATE)?;
     let conf_state: Option<ConfState> = engine.get_message(id, CONF_STATE)?;
@@ -220,11 +266,19 @@ fn read<F: FileSystem>(id: u64, applied: u64, engine: &Engine<F>) -> Result<(Log
                  directory does not belong to this database"
             )));
         }
-        if hard_state.is_some() || conf_state.is_some() {
-            // They are written together with the first entry.
+        let Some(conf_state) = conf_state else {
+            if hard_state.is_some() {
+                return Err(corrupt("its membership is missing".into()));
+            }
+            return Ok((Log { conf_state: founders.clone(), ..Log::default() }, true));
+        };
+        let hard_state = hard_state.unwrap_or_default();
+        // With a single voter they are written together with the first entry; one of several
+        // votes before it has any.
+        if conf_state.voters.len() == 1 || hard_state.commit > 0 {
             return Err(corrupt("its entries are missing".into()));
         }
-        return Ok((Log { conf_state: founders(), ..Log::default() }, true));
+        return Ok((Log { hard_state, conf_state, ..Log::default() }, false));
     };
     let conf_state = conf_state.ok_or_else(|| corrupt("its membership is missing".into()))?;
     let mut hard_state = hard_state.ok_or_else(|| corrupt("its term is missing".into()))?;

@@ -11,6 +11,12 @@
 //! propose(group, seq, data) ─┘             └─▶ Event::Committed { seq, index } to each group
 //! ```
 //!
+//! A group has one replica or several. [`Node::tick`] is Raft's clock, [`Node::receive`] takes
+//! what a peer sent, [`Node::take_messages`] gives what is for peers; how it gets there, and
+//! whether it does, is not known here. `tests/replicas.rs` runs three under faults. Not there yet:
+//! snapshots, so that a group with peers keeps what one of them lacks, and changes of
+//! membership.
+//!
 //! What arrives while the disk is busy waits in the channel and shares the next fsync: group
 //! commit needs no timer.
 //!

@@ -21,7 +21,7 @@ use slog::o;
 
 use crate::{
     Error, Event, Result,
-    group::{CONF_STATE, Entries, Group, HARD_STATE, NODE_ID, founders},
+    group::{CONF_STATE, Entries, Group, HARD_STATE},
     guard::{Doubt, Guarded},
     inspect::inspect,
     metrics,
@@ -37,6 +37,8 @@ pub(crate) const PROPOSAL_OVERHEAD: usize = 128;
 pub struct Config {
     /// Its directory.
     pub dir: PathBuf,
+    /// This node's number, by which its peers know it; not 0, and never another node's.
+    pub node_id: u64,
     /// Size at which a new file is begun, in bytes.
     pub file_bytes: u64,
     /// Size of all files from which old ones are given back, in bytes; at least `file_bytes`.
@@ -44,11 +46,17 @@ pub struct Config {
 }
 
 impl Config {
-    /// Defaults for a directory: files of 64 MiB, purged from 256 MiB.
+    /// Defaults for a directory: node 1, files of 64 MiB, purged from 256 MiB.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), file_bytes: 64 << 20, purge_bytes: 256 << 20 }
+        Self { dir: dir.into(), node_id: 1, file_bytes: 64 << 20, purge_bytes: 256 << 20 }
     }
+}
+
+/// What waits for the write under way: raft-rs takes nothing between `ready` and `advance`.
+enum Waiting {
+    Proposal(Proposal),
+    Received { group: u64, message: Box<Message> },
 }
 
 struct Proposal {
@@ -62,6 +70,7 @@ struct Proposal {
 pub struct Node<F: FileSystem = DefaultFileSystem> {
     engine: Engine<Guarded<F>>,
     doubt: Arc<Doubt>,
+    id: u64,
     file_bytes: u64,
     groups: BTreeMap<u64, Group>,
     /// Groups that may have something to write or tell.
@@ -70,8 +79,8 @@ pub struct Node<F: FileSystem = DefaultFileSystem> {
     fenced: BTreeSet<u64>,
     /// What a failed write was to write.
     unwritten: Vec<(u64, Ready)>,
-    /// Proposals made since: raft-rs takes none between `ready` and `advance`.
-    waiting: VecDeque<Proposal>,
+    /// What came since, in order.
+    waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     waiting_bytes_max: usize,
     /// Entries up to these indices go with the next write.
@@ -80,7 +89,7 @@ pub struct Node<F: FileSystem = DefaultFileSystem> {
     stalled: Option<Error>,
     /// Bytes written since files were last given back.
     written_bytes: u64,
-    /// Messages to peers, by group, once there are any.
+    /// Messages to peers, by group.
     outbox: Vec<(u64, Message)>,
     logger: slog::Logger,
 }
@@ -137,6 +146,7 @@ impl<F: FileSystem> Node<F> {
         Ok(Self {
             engine,
             doubt,
+            id: config.node_id,
             file_bytes: config.file_bytes,
             groups: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -165,10 +175,21 @@ impl<F: FileSystem> Node<F> {
     /// # Errors
     /// [`Error::Corrupt`] if the log does not fit `applied`.
     pub fn add_group(&mut self, group: u64, applied: u64) -> Result<()> {
+        self.add_replica(group, applied, &[self.id])
+    }
+
+    /// Opens this node's replica of a group, or founds it with the voters `founders`, which must
+    /// be the same, in the same order, on all of them. The next polls tell every committed entry
+    /// after `applied`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the log does not fit `applied`, [`Error::Raft`] if this node is not
+    /// one of the group's voters.
+    pub fn add_replica(&mut self, group: u64, applied: u64, founders: &[u64]) -> Result<()> {
         if self.groups.contains_key(&group) {
             return Err(Error::Raft(format!("group {group} is here already")));
         }
-        let opened = Group::open(group, applied, &self.engine, &self.logger)?;
+        let opened = Group::open(group, self.id, founders, applied, &self.engine, &self.logger)?;
         self.groups.insert(group, opened);
         self.touched.insert(group);
         Ok(())
@@ -186,6 +207,9 @@ impl<F: FileSystem> Node<F> {
         }
         let found = self.groups.get(&group);
         let found = found.ok_or_else(|| Error::Raft(format!("group {group} is not here")))?;
+        if let Some(why) = &found.broken {
+            return Err(Error::Refused(why.clone()));
+        }
         if found.is_fenced {
             return Err(Error::Refused("a proposal that was made earlier was refused".into()));
         }
@@ -199,8 +223,70 @@ impl<F: FileSystem> Node<F> {
             return Err(Error::Refused(format!("the log cannot be written: {reason}")));
         }
         self.waiting_bytes += size;
-        self.waiting.push_back(Proposal { group, seq, data });
+        self.waiting.push_back(Waiting::Proposal(Proposal { group, seq, data }));
         Ok(())
+    }
+
+    /// Takes a message that a peer sent. While the log cannot be written it waits; beyond the
+    /// bound of what waits it is dropped, and Raft sends another.
+    ///
+    /// # Errors
+    /// [`Error::Raft`] if it is not for this node or not a peer's to send,
+    /// [`Error::Corrupt`] if what it says cannot be true of what is here: nothing more is taken
+    /// from or told of the group then.
+    pub fn receive(&mut self, group: u64, message: Message) -> Result<()> {
+        if let Some(error @ Error::Unsynced(_)) = &self.stalled {
+            return Err(error.clone());
+        }
+        let found = self.groups.get(&group);
+        let found = found.ok_or_else(|| Error::Raft(format!("group {group} is not here")))?;
+        if let Some(why) = &found.broken {
+            return Err(Error::Corrupt(why.clone()));
+        }
+        let kind = message.get_msg_type();
+        if message.to != self.id || kind == MessageType::MsgPropose {
+            let (from, to) = (message.from, message.to);
+            return Err(Error::Raft(format!("{kind:?} from {from} to {to} is not for this node")));
+        }
+        if self.unwritten.is_empty() {
+            return self.step(group, message);
+        }
+        let entries = message.entries.iter().map(|e| e.data.len() + PROPOSAL_OVERHEAD);
+        let size = entries.sum::<usize>() + PROPOSAL_OVERHEAD;
+        if self.waiting_bytes + size <= self.waiting_bytes_max {
+            self.waiting_bytes += size;
+            self.waiting.push_back(Waiting::Received { group, message: Box::new(message) });
+        }
+        Ok(())
+    }
+
+    /// Gives a group a peer's message.
+    fn step(&mut self, id: u64, message: Message) -> Result<()> {
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        let from = message.from;
+        // raft-rs asserts that a leader knows what this replica has acknowledged.
+        let stepped = catch_unwind(AssertUnwindSafe(|| group.raw.step(message)));
+        match stepped {
+            Ok(stepped) => {
+                self.touched.insert(id);
+                // A refusal that comes late sets it back behind what the peer is known to have,
+                // where the log may be compacted.
+                if let Some(progress) = group.raw.raft.mut_prs().get_mut(from) {
+                    progress.next_idx = progress.next_idx.max(progress.matched + 1);
+                }
+                // An answer to a leader that is none any more, for one.
+                stepped.map_err(Error::from)
+            }
+            Err(_) => {
+                let why = format!(
+                    "group {id}: a peer's message contradicts what is here; it lost what it had \
+                     acknowledged"
+                );
+                group.broken = Some(why.clone());
+                self.touched.remove(&id);
+                Err(Error::Corrupt(why))
+            }
+        }
     }
 
     /// As [`Node::propose`], for a proposer that may not have heard yet that it lost
@@ -219,9 +305,14 @@ impl<F: FileSystem> Node<F> {
     fn append(&mut self, proposal: Proposal) -> Result<()> {
         let Proposal { group, seq, data } = proposal;
         let Some(opened) = self.groups.get_mut(&group) else { return Ok(()) };
+        if opened.raw.raft.state != StateRole::Leader {
+            // raft-rs would send it on to the leader, who knows nothing of its number.
+            self.fence(group);
+            return Err(Error::Refused("this replica does not lead".into()));
+        }
         let entry =
             Entry { data, context: Bytes::copy_from_slice(&seq.to_le_bytes()), ..Entry::default() };
-        let mut message = Message { from: NODE_ID, ..Message::default() };
+        let mut message = Message { from: self.id, ..Message::default() };
         message.set_msg_type(MessageType::MsgPropose);
         message.set_entries(vec![entry].into());
         // `RawNode::propose` would copy the data.
@@ -246,7 +337,8 @@ impl<F: FileSystem> Node<F> {
     }
 
     /// Lets entries up to `index`, whose rows are in the store, go: from memory now, from disk
-    /// with the next write.
+    /// with the next write. Where there are peers, only what all of them have, and only at the
+    /// leader.
     ///
     /// # Errors
     /// [`Error::Raft`] if they were not told yet.
@@ -258,8 +350,11 @@ impl<F: FileSystem> Node<F> {
                 "group {group} is at entry {told}, and cannot be compacted up to {index}"
             )));
         }
-        opened.raw.mut_store().compact(index);
-        self.compactions.insert(group, index);
+        let index = index.min(opened.shared_index());
+        if index > 0 {
+            opened.raw.mut_store().compact(index);
+            self.compactions.insert(group, index);
+        }
         Ok(())
     }
 
@@ -292,7 +387,7 @@ impl<F: FileSystem> Node<F> {
         // raft-rs takes no input between `ready` and `advance`.
         if self.unwritten.is_empty() {
             for (id, group) in &mut self.groups {
-                if group.raw.tick() {
+                if group.broken.is_none() && group.raw.tick() {
                     self.touched.insert(*id);
                 }
             }
@@ -350,7 +445,7 @@ impl<F: FileSystem> Node<F> {
     fn collect(&mut self, told: &mut Vec<(u64, Event)>) {
         for id in std::mem::take(&mut self.touched) {
             let Some(group) = self.groups.get_mut(&id) else { continue };
-            if !group.raw.has_ready() {
+            if group.broken.is_some() || !group.raw.has_ready() {
                 continue;
             }
             let mut ready = group.raw.ready();
@@ -371,8 +466,8 @@ impl<F: FileSystem> Node<F> {
             if let Some(hard_state) = ready.hs() {
                 batch.put_message::<HardState>(*id, HARD_STATE.to_vec(), hard_state)?;
             }
-            if self.groups.get(id).is_some_and(|g| g.is_new) {
-                batch.put_message(*id, CONF_STATE.to_vec(), &founders())?;
+            if let Some(group) = self.groups.get(id).filter(|g| g.is_new) {
+                batch.put_message(*id, CONF_STATE.to_vec(), &group.founders)?;
             }
         }
         for (id, index) in &self.compactions {
@@ -439,10 +534,18 @@ impl<F: FileSystem> Node<F> {
 
     fn append_waiting(&mut self, told: &mut Vec<(u64, Event)>) {
         self.waiting_bytes = 0;
-        for proposal in std::mem::take(&mut self.waiting) {
-            let (group, seq) = (proposal.group, proposal.seq);
-            if let Err(error) = self.append(proposal) {
-                told.push((group, Event::Refused { seq, reason: error.to_string() }));
+        for waiting in std::mem::take(&mut self.waiting) {
+            match waiting {
+                Waiting::Proposal(proposal) => {
+                    let (group, seq) = (proposal.group, proposal.seq);
+                    if let Err(error) = self.append(proposal) {
+                        told.push((group, Event::Refused { seq, reason: error.to_string() }));
+                    }
+                }
+                Waiting::Received { group, message } => {
+                    // Its sender is not waiting for a word of it; a broken group stays so.
+                    let _ = self.step(group, *message);
+                }
             }
         }
     }

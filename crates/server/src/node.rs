@@ -103,6 +103,8 @@ impl Node {
         let log = Runner::start(
             Log::open(&LogConfig {
                 dir: data.log_path(),
+                // There are no others yet.
+                node_id: 1,
                 file_bytes: config.storage.log_file_bytes,
                 purge_bytes: config.storage.log_purge_bytes,
             })

@@ -1,0 +1,414 @@
+//! Groups of three replicas under a network that loses, doubles, delays and reorders messages,
+//! with crashes that lose what was not synced, partitions and full disks.
+//!
+//! Held to: an index holds the same entry on every replica that tells it, before and after
+//! restarts; a term has one leader; what a proposer was told is there once, at the end; and once
+//! the faults stop, a leader emerges and all replicas get everything.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use common::Disk;
+use everspan_replication::{Config, Error, Event, Node, faulty::FaultyFs};
+use raft::eraftpb::Message;
+
+const GROUP: u64 = 7;
+const REPLICAS: [u64; 3] = [1, 2, 3];
+const ENOSPC: i32 = 28;
+/// Ticks in which a healed group must have a leader, and all replicas everything.
+const PATIENCE: u64 = 400;
+
+/// Numbers for one seed (Steele, Lea and Flood's SplitMix64).
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, most: u64) -> u64 {
+        self.next() % most
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+struct Replica {
+    id: u64,
+    disk: Disk,
+    node: Option<Node<FaultyFs>>,
+    /// Index up to which its rows are in its store, which survives.
+    applied: u64,
+    /// Index of the entry told last.
+    told: u64,
+    leads: Option<u64>,
+    /// Proposed while leading, not yet told.
+    pending: BTreeMap<u64, Bytes>,
+    /// Tick at which a crashed one comes back.
+    returns_at: u64,
+}
+
+struct World {
+    rng: Rng,
+    now: u64,
+    replicas: Vec<Replica>,
+    /// Messages on their way, and the tick at which each arrives.
+    network: Vec<(u64, u64, Message)>,
+    /// Links, from one to another, that carry nothing until a tick.
+    cut: BTreeMap<(u64, u64), u64>,
+    /// What was told of each index, by anyone.
+    log: BTreeMap<u64, (u64, Bytes)>,
+    leaders: BTreeMap<u64, u64>,
+    /// Proposals that their proposer was told of.
+    acknowledged: BTreeSet<Bytes>,
+    proposed: u64,
+    are_faults_on: bool,
+    crashes: u64,
+    elections: u64,
+}
+
+type Found = Result<(), String>;
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let replica = |id| Replica {
+            id,
+            disk: Disk::new(),
+            node: None,
+            applied: 0,
+            told: 0,
+            leads: None,
+            pending: BTreeMap::new(),
+            returns_at: 0,
+        };
+        Self {
+            rng: Rng(seed),
+            now: 0,
+            replicas: REPLICAS.map(replica).into(),
+            network: Vec::new(),
+            cut: BTreeMap::new(),
+            log: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+            proposed: 0,
+            are_faults_on: true,
+            crashes: 0,
+            elections: 0,
+        }
+    }
+
+    fn run(&mut self, ticks: u64) -> Found {
+        for _ in 0..ticks {
+            self.tick()?;
+        }
+        self.are_faults_on = false;
+        self.cut.clear();
+        for replica in &self.replicas {
+            replica.disk.fs.fail_writes(None);
+        }
+        let last = self.proposed;
+        let until = self.now + PATIENCE;
+        loop {
+            self.tick()?;
+            let newest = self.log.keys().next_back().copied().unwrap_or(0);
+            let is_all = self.replicas.iter().all(|r| r.node.is_some() && r.told == newest);
+            if is_all && self.proposed > last && self.pending() == 0 {
+                break;
+            }
+            if self.now > until {
+                let told: Vec<u64> = self.replicas.iter().map(|r| r.told).collect();
+                return Err(format!("after the faults: told {told:?} of {newest}"));
+            }
+        }
+        let mut seen = BTreeMap::new();
+        for (_, data) in self.log.values().filter(|(_, data)| !data.is_empty()) {
+            *seen.entry(data.clone()).or_insert(0) += 1;
+        }
+        if let Some((data, times)) = seen.iter().find(|(_, times)| **times > 1) {
+            return Err(format!("{data:?} is there {times} times"));
+        }
+        match self.acknowledged.iter().find(|data| !seen.contains_key(*data)) {
+            Some(lost) => Err(format!("{lost:?} was acknowledged and is not there")),
+            None => Ok(()),
+        }
+    }
+
+    fn pending(&self) -> usize {
+        self.replicas.iter().map(|r| r.pending.len()).sum()
+    }
+
+    fn tick(&mut self) -> Found {
+        self.now += 1;
+        for place in 0..self.replicas.len() {
+            if self.replicas[place].node.is_none() && self.replicas[place].returns_at <= self.now {
+                self.open(place)?;
+            }
+        }
+        if self.are_faults_on {
+            self.break_something();
+        }
+        self.deliver()?;
+        for place in 0..self.replicas.len() {
+            let is_slow = self.are_faults_on && self.rng.one_in(20);
+            let replica = &mut self.replicas[place];
+            if let Some(node) = replica.node.as_mut().filter(|_| !is_slow) {
+                node.tick();
+            }
+            self.work(place)?;
+        }
+        Ok(())
+    }
+
+    fn break_something(&mut self) {
+        let (now, place) = (self.now, self.rng.below(3) as usize);
+        match self.rng.below(60) {
+            0 => {
+                let seed = self.rng.next();
+                let replica = &mut self.replicas[place];
+                if replica.node.take().is_some() {
+                    replica.disk.fs.crash(seed);
+                    replica.leads = None;
+                    replica.pending.clear();
+                    replica.returns_at = now + 1 + self.rng.below(40);
+                    self.crashes += 1;
+                }
+            }
+            // Cut off from both others, or in one direction from one of them.
+            1 => {
+                let (id, until) = (REPLICAS[place], now + 5 + self.rng.below(60));
+                for other in REPLICAS.into_iter().filter(|o| *o != id) {
+                    self.cut.insert((id, other), until);
+                    self.cut.insert((other, id), until);
+                }
+            }
+            2 => {
+                let to = REPLICAS[(place + 1 + self.rng.below(2) as usize) % 3];
+                self.cut.insert((REPLICAS[place], to), now + 5 + self.rng.below(60));
+            }
+            3 => self.replicas[place].disk.fs.fail_writes(Some(ENOSPC)),
+            4..=6 => self.replicas[place].disk.fs.fail_writes(None),
+            _ => {}
+        }
+    }
+
+    /// Opens a replica from its disk and its store.
+    fn open(&mut self, place: usize) -> Found {
+        let replica = &mut self.replicas[place];
+        replica.disk.fs.fail_writes(None);
+        let config = Config { node_id: replica.id, ..replica.disk.config() };
+        let opened = Node::open_with(&config, replica.disk.fs.clone()).and_then(|mut node| {
+            node.add_replica(GROUP, replica.applied, &REPLICAS)?;
+            Ok(node)
+        });
+        replica.told = replica.applied;
+        let node = opened.map_err(|e| format!("{} does not open: {e}", replica.id))?;
+        replica.node = Some(node);
+        Ok(())
+    }
+
+    fn deliver(&mut self) -> Found {
+        let now = self.now;
+        self.cut.retain(|_, until| *until > now);
+        let mut due = Vec::new();
+        self.network.retain(|(at, _, message)| {
+            let is_due = *at <= now;
+            if is_due {
+                due.push(message.clone());
+            }
+            !is_due
+        });
+        while !due.is_empty() {
+            let next = self.rng.below(due.len() as u64) as usize;
+            let message = due.swap_remove(next);
+            let place = REPLICAS.iter().position(|id| *id == message.to).unwrap();
+            let Some(node) = &mut self.replicas[place].node else { continue };
+            // Other errors are of what Raft has no use for any more.
+            if let Err(error @ Error::Corrupt(_)) = node.receive(GROUP, message) {
+                return Err(error.to_string());
+            }
+            if self.rng.one_in(3) {
+                self.work(place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Proposes at a leader, writes, and takes what comes of it.
+    fn work(&mut self, place: usize) -> Found {
+        let wants = self.rng.one_in(4) && (self.are_faults_on || self.rng.one_in(10));
+        let replica = &mut self.replicas[place];
+        let Some(node) = &mut replica.node else { return Ok(()) };
+        if let Some(term) = replica.leads.filter(|_| wants) {
+            self.proposed += 1;
+            let (seq, data) = (self.proposed, Bytes::from(format!("proposal {}", self.proposed)));
+            if node.propose_in(GROUP, term, seq, data.clone()).is_ok() {
+                replica.pending.insert(seq, data);
+            } else {
+                replica.pending.clear();
+            }
+        }
+        // A failed write is tried again with the next turn.
+        let told = node.poll().unwrap_or_default();
+        let messages = node.take_messages();
+        for (group, event) in told {
+            assert_eq!(group, GROUP);
+            self.hear(place, event)?;
+        }
+        for (_, message) in messages {
+            self.send(message);
+        }
+        let writes = self.rng.one_in(15);
+        let replica = &mut self.replicas[place];
+        if let Some(node) = replica.node.as_mut().filter(|_| writes) {
+            replica.applied = replica.told;
+            let compacted = node.compact(GROUP, replica.applied);
+            compacted.map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, message: Message) {
+        let is_cut = self.cut.contains_key(&(message.from, message.to));
+        if is_cut || (self.are_faults_on && self.rng.one_in(12)) {
+            return;
+        }
+        let copies = if self.are_faults_on && self.rng.one_in(15) { 2 } else { 1 };
+        for _ in 0..copies {
+            let delay = if self.rng.one_in(10) { self.rng.below(12) } else { self.rng.below(2) };
+            self.network.push((self.now + delay, message.from, message.clone()));
+        }
+    }
+
+    fn hear(&mut self, place: usize, event: Event) -> Found {
+        let replica = &mut self.replicas[place];
+        let id = replica.id;
+        match event {
+            Event::Leader { term } => {
+                replica.leads = Some(term);
+                self.elections += 1;
+                match self.leaders.insert(term, id) {
+                    Some(other) if other != id => {
+                        return Err(format!("term {term} has leaders {other} and {id}"));
+                    }
+                    _ => {}
+                }
+            }
+            Event::Lost => {
+                replica.leads = None;
+                replica.pending.clear();
+            }
+            Event::Refused { .. } => replica.pending.clear(),
+            Event::Committed { index, term, seq, data } => {
+                if index != replica.told + 1 {
+                    return Err(format!("{id} was told {index} after {}", replica.told));
+                }
+                replica.told = index;
+                let known = self.log.entry(index).or_insert_with(|| (term, data.clone()));
+                if *known != (term, data.clone()) {
+                    return Err(format!("{id} has {term} {data:?} at {index}, another {known:?}"));
+                }
+                if let Some(seq) = seq {
+                    match replica.pending.remove(&seq) {
+                        Some(own) if own == data => {}
+                        other => {
+                            return Err(format!("{id} was told its {seq} is {data:?}: {other:?}"));
+                        }
+                    }
+                    self.acknowledged.insert(data);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn three_replicas_agree_whatever_happens() {
+    let (mut acknowledged, mut crashes, mut elections) = (0, 0, 0);
+    // More of them: EVERSPAN_SEEDS=20000 cargo test --release --test replicas
+    let seeds = std::env::var("EVERSPAN_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(150);
+    for seed in 0..seeds {
+        let mut world = World::new(seed);
+        if let Err(found) = world.run(600) {
+            panic!("seed {seed}, tick {}: {found}", world.now);
+        }
+        acknowledged += world.acknowledged.len();
+        crashes += world.crashes;
+        elections += world.elections;
+    }
+    // A run in which nothing happens shows nothing.
+    assert!(acknowledged > 3_000, "{acknowledged} acknowledged");
+    assert!(crashes > 300, "{crashes} crashes");
+    assert!(elections > 450, "{elections} elections");
+}
+
+#[test]
+fn a_replica_that_does_not_sync_is_found_out() {
+    let found = (0..150).find(|seed| {
+        let mut world = World::new(*seed);
+        for replica in &world.replicas {
+            replica.disk.fs.skip_sync(true);
+        }
+        world.run(600).is_err()
+    });
+    assert!(found.is_some(), "lost entries were noticed by nobody");
+}
+
+#[test]
+fn a_majority_goes_on_and_a_minority_does_not() {
+    let mut world = World::new(1);
+    world.are_faults_on = false;
+    while world.acknowledged.len() < 5 {
+        world.tick().unwrap();
+        assert!(world.now < PATIENCE, "no leader");
+    }
+    // Both others are gone: nothing is committed, and the leader steps down.
+    let leader = world.replicas.iter().position(|r| r.leads.is_some()).unwrap();
+    for place in (0..3).filter(|p| *p != leader) {
+        let replica = &mut world.replicas[place];
+        (replica.node, replica.returns_at) = (None, u64::MAX);
+        replica.disk.fs.crash(7);
+    }
+    world.network.clear();
+    let before = world.log.len();
+    for _ in 0..PATIENCE {
+        world.tick().unwrap();
+    }
+    assert_eq!(world.log.len(), before);
+    assert!(world.replicas[leader].leads.is_none(), "it still believes that it leads");
+    // One is back, and that is enough.
+    world.replicas[(leader + 1) % 3].returns_at = 0;
+    let until = world.now + PATIENCE;
+    let acknowledged = world.acknowledged.len();
+    while world.acknowledged.len() < acknowledged + 5 {
+        world.tick().unwrap();
+        assert!(world.now < until, "no majority");
+    }
+}
+
+#[test]
+fn what_is_not_for_this_node_is_refused() {
+    let disk = Disk::new();
+    let mut node = disk.open();
+    assert!(matches!(node.add_replica(GROUP, 0, &[2, 3, 4]), Err(Error::Raft(_))));
+    node.add_replica(GROUP, 0, &REPLICAS).unwrap();
+    let told = node.poll().unwrap();
+    assert_eq!(told, [], "one of three does not lead by itself");
+    assert!(node.has_peers());
+    let error = node.propose(GROUP, 1, Bytes::from_static(b"x")).unwrap_err();
+    assert!(matches!(error, Error::Refused(_)), "{error}");
+    let message = Message { from: 2, to: 3, ..Message::default() };
+    assert!(matches!(node.receive(GROUP, message), Err(Error::Raft(_))));
+    let message = Message { from: 2, to: 1, ..Message::default() };
+    assert!(matches!(node.receive(8, message), Err(Error::Raft(_))));
+}
