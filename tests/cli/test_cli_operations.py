@@ -171,3 +171,20 @@ async def test_task_queues(cli: Cli, name: str) -> None:
 
     await eventually(waits, "the workflow task is counted")
     await ask(cli.run, "workflow", "terminate", "--workflow-id", name)
+
+
+def test_workflow_options(cli: Cli, name: str) -> None:
+    """update-options: go with the current version, a version that no worker has, and neither."""
+    this = ("--workflow-id", name)
+    cli.run("workflow", "start", *this, "--type", "CliUpdated", "--task-queue", name)
+    update = ("workflow", "update-options", *this, "--versioning-override-behavior")
+    cli.run(*update, "auto_upgrade")
+    info = cli.json("workflow", "describe", *this)["workflowExecutionInfo"]
+    assert info["versioningInfo"]["versioningOverride"]["autoUpgrade"] is True
+    version = ("--versioning-override-deployment-name", "d", "--versioning-override-build-id", "1")
+    refused = cli.run(*update, "pinned", *version, code=1)
+    assert "Pinned version 'd:1' is not present" in refused
+    cli.run(*update, "unspecified")
+    info = cli.json("workflow", "describe", *this)["workflowExecutionInfo"]
+    assert "versioningOverride" not in info.get("versioningInfo", {})
+    cli.run("workflow", "terminate", *this)

@@ -20,17 +20,27 @@ pub fn is_internal_queue(name: &str) -> bool {
     name.starts_with("temporal-sys-per-ns-") || name == "temporal-sys-worker-controller-per-ns-tq"
 }
 
+/// A search attribute that is a keyword.
+#[must_use]
+pub fn keyword(word: &str) -> Payload {
+    attribute(b"Keyword", json_string(word))
+}
+
 /// A search attribute that is a list of keywords.
 #[must_use]
 pub fn keyword_list(words: &[String]) -> Payload {
     let quoted: Vec<String> = words.iter().map(|word| json_string(word)).collect();
+    attribute(b"KeywordList", format!("[{}]", quoted.join(",")))
+}
+
+fn attribute(kind: &'static [u8], json: String) -> Payload {
     Payload {
         metadata: [
             ("encoding".to_owned(), Bytes::from_static(b"json/plain")),
-            ("type".to_owned(), Bytes::from_static(b"KeywordList")),
+            ("type".to_owned(), Bytes::from_static(kind)),
         ]
         .into(),
-        data: format!("[{}]", quoted.join(",")).into(),
+        data: json.into(),
         ..Payload::default()
     }
 }

@@ -9,7 +9,7 @@ use everspan_proto::{
     workflow::{
         PendingActivityInfo, PendingChildExecutionInfo, PendingWorkflowTaskInfo, RequestIdInfo,
         ResetPointInfo, ResetPoints, WorkflowExecutionConfig, WorkflowExecutionExtendedInfo,
-        WorkflowExecutionInfo, WorkflowExecutionPauseInfo,
+        WorkflowExecutionInfo, WorkflowExecutionPauseInfo, WorkflowExecutionVersioningInfo,
         pending_activity_info::{
             PauseInfo,
             pause_info::{Manual, PausedBy},
@@ -22,6 +22,7 @@ use everspan_types::Time;
 use crate::{
     convert::{normal_queue, proto_duration},
     state::{Activity, State},
+    versioning,
 };
 
 /// The status as lists show it.
@@ -63,6 +64,10 @@ pub fn describe(state: &State, now: Time) -> DescribeWorkflowExecutionResponse {
                 task_queue: i.task_queue.clone(),
                 state_transition_count: i.transitions,
                 history_size_bytes: i.history_bytes,
+                versioning_info: i.is_auto_upgrade.then(|| WorkflowExecutionVersioningInfo {
+                    versioning_override: Some(versioning::described()),
+                    ..Default::default()
+                }),
                 most_recent_worker_version_stamp: i.worker_version.clone(),
                 execution_duration: i
                     .close_time

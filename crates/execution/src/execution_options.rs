@@ -9,14 +9,14 @@ use everspan_proto::{
     history::{
         HistoryEvent, WorkflowExecutionOptionsUpdatedEventAttributes, history_event::Attributes,
     },
-    workflow::WorkflowExecutionOptions,
+    workflow::{VersioningOverride, WorkflowExecutionOptions},
     workflowservice::{StartWorkflowExecutionRequest, UpdateWorkflowExecutionOptionsRequest},
 };
 use everspan_types::{Error, Result};
 use prost_types::FieldMask;
 use serde::{Deserialize, Serialize};
 
-use crate::{field_mask, signal::closed, state::State, turn::Turn};
+use crate::{field_mask, signal::closed, state::State, turn::Turn, versioning};
 
 /// A request that was attached to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,26 +39,48 @@ impl OptionsUpdate {
     /// The change that a mask and the values for what it names make.
     ///
     /// # Errors
-    /// `UNIMPLEMENTED` for a versioning override or time skipping, which this release does
-    /// not have.
+    /// `INVALID_ARGUMENT` for a part of a versioning override, `UNIMPLEMENTED` for time skipping,
+    /// which this release does not have.
     pub fn new(
         given: Option<&WorkflowExecutionOptions>,
         mask: Option<&FieldMask>,
         identity: &str,
     ) -> Result<Self> {
         let mask = mask.map(field_mask::paths).unwrap_or_default();
-        for (field, name) in [
-            ("versioningOverride", "versioning_override"),
-            ("timeSkippingConfig", "time_skipping_config"),
-        ] {
-            let nested = format!("{field}.");
-            if mask.iter().any(|path| path == field || path.starts_with(&nested)) {
-                return Err(Error::Unimplemented(format!(
-                    "{name} is not implemented by Everspan yet"
-                )));
+        if mask.iter().any(|path| path.split('.').next() == Some("timeSkippingConfig")) {
+            let what = "time_skipping_config is not implemented by Everspan yet";
+            return Err(Error::Unimplemented(what.into()));
+        }
+        // Two of the deprecated fields together stand for all of it.
+        let parts = ["versioningOverride.behavior", "versioningOverride.deployment"];
+        let of_override = |path: &&String| path.starts_with("versioningOverride.");
+        let refused = match mask.iter().filter(|path| parts.contains(&path.as_str())).count() {
+            1 => Some("versioning_override fields must be updated together"),
+            n if mask.iter().filter(of_override).count() > n => {
+                Some("versioning_override doesn't support partial updates")
             }
+            _ => None,
+        };
+        if let Some(why) = refused {
+            return Err(Error::invalid(format!("error applying update_options: {why}")));
         }
         Ok(Self { given: given.cloned().unwrap_or_default(), mask, identity: identity.into() })
+    }
+}
+
+impl OptionsUpdate {
+    /// What the versioning override becomes, if the mask names it.
+    fn versioning_override(&self) -> Option<Option<&VersioningOverride>> {
+        let is_named = self.mask.iter().any(|p| p.split('.').next() == Some("versioningOverride"));
+        is_named.then_some(self.given.versioning_override.as_ref())
+    }
+
+    /// Checks it for a run on a task queue.
+    ///
+    /// # Errors
+    /// Those of [`versioning::check`].
+    pub fn check(&self, queue: &str) -> Result<()> {
+        self.versioning_override().flatten().map_or(Ok(()), |given| versioning::check(given, queue))
     }
 }
 
@@ -79,19 +101,30 @@ impl Turn<'_> {
             request.update_mask.as_ref(),
             &request.identity,
         )?;
+        update.check(&self.state.info.task_queue)?;
         Ok(self.apply_options(&update))
     }
 
     pub(crate) fn apply_options(&mut self, update: &OptionsUpdate) -> WorkflowExecutionOptions {
         let current = self.state.info.priority.clone();
         let merged = merge_priority(current.clone(), update.given.priority.as_ref(), &update.mask);
-        let options = WorkflowExecutionOptions { priority: merged.clone(), ..Default::default() };
-        if merged == current {
+        let was_auto_upgrade = self.state.info.is_auto_upgrade;
+        let is_auto_upgrade = match update.versioning_override() {
+            Some(given) => given.is_some(),
+            None => was_auto_upgrade,
+        };
+        let versioning_override = is_auto_upgrade.then(versioning::auto_upgrade);
+        let options = WorkflowExecutionOptions {
+            priority: merged.clone(),
+            versioning_override: versioning_override.clone(),
+            ..Default::default()
+        };
+        if merged == current && is_auto_upgrade == was_auto_upgrade {
             return options;
         }
         let attributes = WorkflowExecutionOptionsUpdatedEventAttributes {
-            // There is none to keep.
-            unset_versioning_override: true,
+            unset_versioning_override: !is_auto_upgrade,
+            versioning_override,
             identity: update.identity.clone(),
             priority: merged,
             ..Default::default()
@@ -210,6 +243,9 @@ pub(crate) fn updated(
     }
     if a.priority.is_some() {
         state.info.priority.clone_from(&a.priority);
+    }
+    if a.unset_versioning_override || a.versioning_override.is_some() {
+        versioning::set(&mut state.info, a.versioning_override.is_some());
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     retry::RetryPolicy,
     state::{Activity, Child, External, ResetPoint, Root, State, UserTimer},
     update::UpdateRecord,
+    versioning,
 };
 
 /// Lets the state follow one event. The event's ID matters where a later event refers to
@@ -304,6 +305,7 @@ fn started(
     info.retry_policy = a.retry_policy.as_ref().and_then(|p| RetryPolicy::from_proto(p).ok());
     info.memo = a.memo.clone().unwrap_or_default();
     info.search_attributes = a.search_attributes.clone().unwrap_or_default();
+    versioning::set(info, a.versioning_override.is_some());
     info.priority = a.priority.clone();
     info.user_metadata = event.user_metadata.clone();
 }
@@ -365,7 +367,7 @@ pub fn durable(state: &State) -> Durable {
                 (i.next_event_id, i.previous_started_event_id, i.cancel_requested),
                 (i.signal_count, &i.user_metadata, &i.priority),
                 (&i.continued_run_id, &i.new_run_id, &i.root, &i.cron_schedule),
-                (&i.paused, i.attached_requests.keys().collect::<Vec<_>>()),
+                (&i.paused, i.is_auto_upgrade, i.attached_requests.keys().collect::<Vec<_>>()),
             )
         ),
         activities: state

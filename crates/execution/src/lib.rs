@@ -48,6 +48,7 @@ pub mod state;
 mod tracked;
 mod turn;
 pub mod update;
+pub mod versioning;
 mod wake;
 mod workflow_task;
 

@@ -20,6 +20,7 @@ use crate::{
     signal::Signal,
     state::{Parent, Root, State},
     turn::{Ctx, Transition, Turn},
+    versioning,
 };
 
 /// What a run is started from.
@@ -151,6 +152,10 @@ pub fn start(ctx: Ctx<'_>, start: Start<'_>) -> Result<(State, Transition)> {
         workflow_execution_expiration_time: expiration,
         cron_schedule: request.cron_schedule.clone(),
         first_workflow_task_backoff: Some(proto_duration(backoff)),
+        versioning_override: request
+            .versioning_override
+            .as_ref()
+            .map(|_| versioning::auto_upgrade()),
         memo: memo_without_nil(request.memo.as_ref()),
         search_attributes: attributes_without_nil(request.search_attributes.as_ref()),
         prev_auto_reset_points: chain.and_then(|c| c.reset_points),

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Format version of the rows of [`State`].
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The state of one run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -119,6 +119,8 @@ pub struct Info {
     /// Priority of the run's tasks.
     #[serde(with = "proto_serde::option")]
     pub priority: Option<Priority>,
+    /// Told to go with the current version of its workers, whatever they say of themselves.
+    pub is_auto_upgrade: bool,
     /// ID of the next event that is written to history.
     pub next_event_id: i64,
     /// Bytes of history written.
@@ -240,6 +242,7 @@ impl Default for Info {
             search_attributes: SearchAttributes::default(),
             user_metadata: None,
             priority: None,
+            is_auto_upgrade: false,
             next_event_id: 1,
             history_bytes: 0,
             previous_started_event_id: 0,

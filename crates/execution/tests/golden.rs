@@ -114,6 +114,7 @@ fn info() -> Info {
         },
         user_metadata: Some(UserMetadata { summary: Some(payload()), details: None }),
         priority: Some(Priority { priority_key: 2, ..Priority::default() }),
+        is_auto_upgrade: true,
         next_event_id: 22,
         history_bytes: 4_000,
         previous_started_event_id: 18,

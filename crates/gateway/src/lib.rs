@@ -14,6 +14,7 @@
 //! Architecture invariant: HTTP has no handlers of its own; a route is an annotation in the
 //! API's descriptors and ends in the gRPC method.
 
+mod callbacks;
 mod descriptors;
 mod errors;
 mod framing;

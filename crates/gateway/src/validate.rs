@@ -3,7 +3,7 @@
 use everspan_execution::{
     convert::{checked_duration, is_internal_queue},
     retry::RetryPolicy,
-    validate_cron,
+    validate_cron, versioning,
 };
 use everspan_meta::Snapshot;
 use everspan_proto::{
@@ -17,6 +17,8 @@ use everspan_proto::{
 use everspan_types::{Error, Limits, RESERVED_QUEUE, Result, Time};
 use prost::Message;
 use uuid::Uuid;
+
+use crate::callbacks;
 
 /// Most links of a request.
 const LINKS_MAX: usize = 10;
@@ -207,26 +209,15 @@ pub(crate) fn priority(p: Option<&everspan_proto::common::Priority>) -> Result<(
     everspan_types::check_priority(p).map_err(Error::invalid)
 }
 
-/// What a start may ask for that this release does not do.
+/// Refuses what a start may ask for that this release does not do, or no setting allows.
 fn not_built(r: &api::StartWorkflowExecutionRequest) -> Result<()> {
-    let refused = [
-        (r.versioning_override.is_some(), "versioning_override"),
-        (r.time_skipping_config.is_some(), "time_skipping_config"),
-        (
-            r.on_conflict_options.is_some_and(|o| o.attach_completion_callbacks)
-                && !r.completion_callbacks.is_empty(),
-            "on_conflict_options.attach_completion_callbacks",
-        ),
-        (!r.completion_callbacks.is_empty(), "completion_callbacks"),
-    ];
-    for (is_set, field) in refused {
-        if is_set {
-            return Err(Error::Unimplemented(format!(
-                "{field} is not implemented by Everspan yet"
-            )));
-        }
+    if r.time_skipping_config.is_some() {
+        let what = "time_skipping_config is not implemented by Everspan yet";
+        return Err(Error::Unimplemented(what.into()));
     }
-    Ok(())
+    callbacks::check(&r.completion_callbacks)?;
+    let queue = r.task_queue.as_ref().map_or("", |q| q.name.as_str());
+    r.versioning_override.as_ref().map_or(Ok(()), |given| versioning::check(given, queue))
 }
 
 /// Defaults and forbidden combinations of the two ID policies.

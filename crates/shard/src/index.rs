@@ -1,7 +1,7 @@
 //! A run as the list index shows it.
 
 use bytes::Bytes;
-use everspan_execution::{State, pause, problems};
+use everspan_execution::{State, pause, problems, versioning};
 use everspan_proto::enums::EventType;
 use everspan_visibility::Record;
 use prost::Message;
@@ -27,7 +27,8 @@ pub(crate) fn is_outdated(record: &Record, state: &State) -> bool {
                 && everspan_visibility::attributes(&state.info.search_attributes).get(name)
                     != record.search_attributes.get(name))
     };
-    record.status != state.info.status || differs(pause::ATTRIBUTE) || differs(problems::ATTRIBUTE)
+    record.status != state.info.status
+        || [pause::ATTRIBUTE, problems::ATTRIBUTE, versioning::ATTRIBUTE].into_iter().any(differs)
 }
 
 /// The run's record as of now.

@@ -90,6 +90,9 @@ impl Run {
         let (rows, events, bytes) = shard.history_before(base_id, from)?;
         let begun = ResetState::new(ctx, base, new_run, &events, bytes)?;
         let operations = operations_after(r)?;
+        for operation in &operations {
+            operation.check(&self.state.info.task_queue)?;
+        }
         let (mut after, last) = if excludes_all(&excluded(r)) {
             (Vec::new(), None)
         } else {

@@ -38,6 +38,7 @@ def load() -> dict[str, Program]:
         execution_operations,
         families,
         lifecycle,
+        overrides,
         paused_runs,
         queries,
         reset_updates,

@@ -19,7 +19,7 @@ use everspan_types::{Error, Result};
 use uuid::Uuid;
 
 use super::{Cx, Frontend};
-use crate::validate;
+use crate::{callbacks, validate};
 
 impl Frontend {
     pub(crate) async fn update_workflow_execution(
@@ -168,11 +168,7 @@ impl Frontend {
         }
         validate::links(&request.links)?;
         validate::blob(input.args.as_ref(), self.limits())?;
-        if !request.completion_callbacks.is_empty() {
-            return Err(Error::Unimplemented(
-                "completion_callbacks of an update are not implemented by Everspan yet".into(),
-            ));
-        }
+        callbacks::check(&request.completion_callbacks)?;
         let policy = r.wait_policy.get_or_insert_with(WaitPolicy::default);
         match policy.lifecycle_stage() {
             Stage::Unspecified => policy.set_lifecycle_stage(Stage::Completed),
