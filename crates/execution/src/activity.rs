@@ -212,7 +212,7 @@ impl Turn<'_> {
             activity.last_attempt_reported = true;
         }
         let failure_or_empty = failure.clone().unwrap_or_default();
-        let Err(retry_state) = self.retry_activity(id, &failure_or_empty) else {
+        let Err(retry_state) = self.retry_activity(id, &failure_or_empty, true) else {
             return Ok(());
         };
         self.hold_started_event(id);
@@ -323,7 +323,7 @@ impl Turn<'_> {
             _ => "Heartbeat",
         };
         let mut failure = timeout_failure(format!("activity {name} timeout"), kind);
-        let Err(retry_state) = self.retry_activity(id, &failure) else { return false };
+        let Err(retry_state) = self.retry_activity(id, &failure, false) else { return false };
         if retry_state == RetryState::Timeout && kind != TimeoutType::ScheduleToStart {
             failure = timeout_failure(
                 "Not enough time to schedule next retry before activity ScheduleToClose \
@@ -349,8 +349,13 @@ impl Turn<'_> {
         true
     }
 
-    /// Sets the next attempt up, or says why there is none.
-    fn retry_activity(&mut self, id: i64, failure: &Failure) -> Result<(), RetryState> {
+    /// Sets the next attempt up, or says why there is none. A worker may report a timeout, too.
+    fn retry_activity(
+        &mut self,
+        id: i64,
+        failure: &Failure,
+        is_reported: bool,
+    ) -> Result<(), RetryState> {
         let now = self.ctx.now;
         let limit = self.ctx.limits.activity_failure_bytes_max;
         let Some(activity) = self.state.activities.get(&id) else {
@@ -381,7 +386,6 @@ impl Turn<'_> {
         let Some(activity) = self.state.activities.get_mut(&id) else {
             return Err(RetryState::InternalServerError);
         };
-        let is_timeout = matches!(failure.failure_info, Some(FailureInfo::TimeoutFailureInfo(_)));
         activity.attempt += 1;
         activity.stamp += 1;
         activity.started = None;
@@ -391,7 +395,7 @@ impl Turn<'_> {
             activity.forget_reset();
         }
         activity.last_attempt_complete_time = Some(now);
-        activity.last_attempt_reported = !is_timeout;
+        activity.last_attempt_reported = is_reported;
         activity.last_failure = Some(truncate(failure, limit));
         Ok(())
     }

@@ -64,6 +64,11 @@ impl Run {
             token.to = end;
             token.is_running = is_running;
         }
+        if !is_first && !has_read_all && !r.wait_new_event {
+            // A speculative task that a worker has may have been written since the first page; its
+            // history is not whole without.
+            token.to = token.to.max(end);
+        }
         let has_news = if close_only { !is_running } else { token.from < token.to };
         if r.wait_new_event && is_running && !has_news {
             if self.waiters.len() >= WAITERS_MAX {

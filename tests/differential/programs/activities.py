@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from temporalio.api.failure.v1 import message_pb2 as failure_pb2
 from temporalio.api.workflowservice.v1 import request_response_pb2 as api
 
 import commands as c
@@ -354,3 +355,24 @@ def activity_header(t: Tape) -> None:
     begin(t, c.activity("a", t.queue, header={"trace": "id"}, type="other", input=[1, 2]))
     t.complete_activity(t.poll_activity())
     finish(t)
+
+
+@program
+def timeout_reported(t: Tape) -> None:
+    """A worker may report a timeout of its own: tried again like another failure."""
+    begin(t, c.activity("a", t.queue, retry=c.retry_policy(initial=60)))
+    failure = failure_pb2.Failure(
+        message="slow", timeout_failure_info=failure_pb2.TimeoutFailureInfo(timeout_type=1)
+    )
+    t.poll_activity()
+    request = api.RespondActivityTaskFailedByIdRequest(
+        namespace=t.namespace,
+        workflow_id=t.execution().workflow_id,
+        activity_id="a",
+        failure=failure,
+        identity=IDENTITY,
+    )
+    t.call("RespondActivityTaskFailedById", request)
+    t.describe()
+    t.terminate()
+    t.history()

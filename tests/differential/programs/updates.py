@@ -14,7 +14,7 @@ from temporalio.api.update.v1 import message_pb2 as update
 from temporalio.api.workflowservice.v1 import request_response_pb2 as api
 
 import commands as c
-from driver import IDENTITY, Tape, application_failure, payloads, seconds
+from driver import IDENTITY, Tape, application_failure, event_name, payloads, seconds
 from programs import program
 
 ACCEPTED = stages.UPDATE_WORKFLOW_EXECUTION_LIFECYCLE_STAGE_ACCEPTED
@@ -758,3 +758,25 @@ def updates_in_flight_limit(t: Tape) -> None:
     t.complete(t.poll(), messages=[accept("eleventh"), respond("eleventh")])
     for asking in askings:
         asking()
+
+
+@program
+def pages_across_a_written_task(t: Tape) -> None:
+    """A speculative task becomes a written one while somebody reads the history in pages."""
+    t.start()
+    t.complete(t.poll(), force=True)
+    t.complete(t.poll())
+    asking = ask(t)
+    request = api.GetWorkflowExecutionHistoryRequest(
+        namespace=t.namespace, execution=t.execution(), maximum_page_size=3
+    )
+    page = t.stub.GetWorkflowExecutionHistory(request)
+    events = list(page.history.events)
+    t.signal("s")
+    while page.next_page_token:
+        request.next_page_token = page.next_page_token
+        page = t.stub.GetWorkflowExecutionHistory(request)
+        events.extend(page.history.events)
+    t.note("events", [f"{event.event_id} {event_name(event)}" for event in events])
+    t.complete(t.poll(), messages=[accept(), respond()])
+    asking()
