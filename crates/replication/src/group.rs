@@ -174,16 +174,21 @@ impl Group {
         // where the logs of several nodes are in one process it would give another's. A thread of
         // its own has none. Also, it slices by lengths that it reads, and raft-rs asserts what it
         // is given.
-        std::thread::scope(|scope| scope.spawn(open).join())
-            .unwrap_or_else(|_| {
-                Err(Error::Corrupt(format!("group {id}: its entries are not what was written")))
-            })
-            .map_err(|e| match e {
-                Error::Corrupt(what) if !what.starts_with("group ") => {
-                    Error::Corrupt(format!("group {id}: {what}"))
-                }
-                other => other,
-            })
+        let no_thread = |e: std::io::Error| Error::Io(format!("no thread to read the log: {e}"));
+        std::thread::scope(|scope| {
+            let reader =
+                std::thread::Builder::new().spawn_scoped(scope, open).map_err(no_thread)?;
+            Ok::<_, Error>(reader.join())
+        })?
+        .unwrap_or_else(|_| {
+            Err(Error::Corrupt(format!("group {id}: its entries are not what was written")))
+        })
+        .map_err(|e| match e {
+            Error::Corrupt(what) if !what.starts_with("group ") => {
+                Error::Corrupt(format!("group {id}: {what}"))
+            }
+            other => other,
+        })
     }
 
     fn open_unguarded<F: FileSystem>(

@@ -283,7 +283,8 @@ impl<F: FileSystem> Node<F> {
                      acknowledged"
                 );
                 group.broken = Some(why.clone());
-                self.touched.remove(&id);
+                // If it led, the next poll tells that it does no more.
+                self.touched.insert(id);
                 Err(Error::Corrupt(why))
             }
         }
@@ -445,7 +446,13 @@ impl<F: FileSystem> Node<F> {
     fn collect(&mut self, told: &mut Vec<(u64, Event)>) {
         for id in std::mem::take(&mut self.touched) {
             let Some(group) = self.groups.get_mut(&id) else { continue };
-            if group.broken.is_some() || !group.raw.has_ready() {
+            if group.broken.is_some() {
+                if std::mem::take(&mut group.told_term) != 0 {
+                    told.push((id, Event::Lost));
+                }
+                continue;
+            }
+            if !group.raw.has_ready() {
                 continue;
             }
             let mut ready = group.raw.ready();

@@ -46,10 +46,24 @@ impl Shard {
     /// # Errors
     /// `INVALID_ARGUMENT` for settings that make no sense, which the parent's shard refused.
     pub fn start_child(&mut self, now: Time, new_run: RunId, message: &Message) -> Result<Outcome> {
+        let mut out = Outcome::default();
+        let run = self.begin_child(now, new_run, message, &mut out)?;
+        out.runs.push(run);
+        self.post(&message.started(new_run), &mut out);
+        Ok(out)
+    }
+
+    /// Starts a child and tells nobody yet: what fails after this leaves no trace.
+    fn begin_child(
+        &mut self,
+        now: Time,
+        new_run: RunId,
+        message: &Message,
+        out: &mut Outcome,
+    ) -> Result<Run> {
         let Body::StartChild { request, root } = &message.body else {
             return Err(Error::internal(format!("{} starts no child", message.name())));
         };
-        let mut out = Outcome::default();
         let start = Start {
             namespace: message.namespace,
             run_id: new_run,
@@ -58,10 +72,7 @@ impl Shard {
             parent: Some((message.sender.clone(), root.clone())),
             chain: None,
         };
-        let run = self.begin(now, start, &mut out)?;
-        out.runs.push(run);
-        self.post(&message.started(new_run), &mut out);
-        Ok(out)
+        self.begin(now, start, out)
     }
 
     /// Answers a message that finds nobody.
@@ -167,16 +178,19 @@ impl Run {
     fn make_room(&mut self, shard: &mut Shard, now: Time, message: &Message) -> Result<Outcome> {
         // 0 to 2 are the runs that follow this one of themselves.
         let new_run = RunId::derived(now, self.id(), 3);
-        let child = shard.start_child(now, new_run, message)?;
+        let mut begun = Outcome::default();
+        let child = shard.begin_child(now, new_run, message, &mut begun)?;
         let mut out = Outcome::default();
         self.change(shard, now, &mut out, |turn| {
             turn.terminate_for_new_run(&new_run.to_string());
             Ok(())
         })?;
-        // The new run's rows come last, so that it is the latest of its ID.
-        out.batch.ops.extend(child.batch.ops);
-        out.effects.extend(child.effects);
-        out.runs.extend(child.runs);
+        // The new run's rows come last, so that it is the latest of its ID, and after them the
+        // answer: messages are numbered in the order of the batch.
+        out.batch.ops.extend(begun.batch.ops);
+        out.effects.extend(begun.effects);
+        out.runs.push(child);
+        shard.post(&message.started(new_run), &mut out);
         Ok(out)
     }
 

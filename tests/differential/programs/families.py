@@ -455,3 +455,23 @@ def continue_on_internal_queue(t: Tape) -> None:
     t.complete(t.poll(), c.continue_as_new(queue=INTERNAL), fails=True)
     t.complete(t.poll(), c.complete())
     t.history()
+
+
+@program
+def child_terminates_a_child(t: Tape) -> None:
+    """The run that makes room is a child, too, and has one: its parent and its child hear of it."""
+    initiate(t, c.child(t.named("child"), t.named("child")))
+    started(t)
+    with t.other("child"):
+        t.complete(t.poll(), c.child(t.named("grandchild"), t.named("grandchild")))
+        t.await_event("CHILD_WORKFLOW_EXECUTION_STARTED")
+    with t.other("rival"):
+        initiate(t, c.child(t.named("child"), t.named("child"), reuse=4))
+        started(t)
+        t.history()
+    t.await_event("CHILD_WORKFLOW_EXECUTION_TERMINATED")
+    t.complete(t.poll(), c.complete())
+    t.history()
+    with t.other("grandchild"):
+        t.await_event("WORKFLOW_EXECUTION_TERMINATED")
+        t.history()
