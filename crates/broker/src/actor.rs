@@ -8,6 +8,7 @@ use std::{
 };
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
+use everspan_peers::View;
 use everspan_types::{Error, Offer, Poller, QueueKey, Result, ShardId, StartedTask, Time};
 use tokio::sync::oneshot;
 
@@ -16,7 +17,9 @@ use crate::{
     brokers::{StartError, TaskSource, count},
     config::QueueConfigs,
     metrics,
+    owners::is_own,
     queue::{Action, Queue, QueueStatus, Started},
+    wire::Polled,
 };
 
 /// How often gauges are set and idle queues forgotten.
@@ -37,7 +40,7 @@ pub(crate) enum Message {
         poll_id: u64,
         poller: Poller,
         wait: Duration,
-        tx: oneshot::Sender<Option<StartedTask>>,
+        tx: oneshot::Sender<Polled>,
     },
     Cancel {
         queue: QueueKey,
@@ -62,6 +65,7 @@ pub(crate) enum Message {
         tx: oneshot::Sender<QueueStatus>,
     },
     Reconfigure(QueueKey),
+    ReconfigureAll,
     ShutDown {
         worker_instance_key: String,
     },
@@ -73,20 +77,26 @@ pub(crate) enum Message {
     Abandon(QueueKey),
     ReleaseAll,
     Refresh(ShardId),
+    /// Nodes came or went.
+    View(Arc<View>),
 }
 
 struct Slot {
     queue: Queue,
     /// When the queue is to be ticked, as in the heap of ticks.
     tick: Option<Time>,
+    /// Another node owns the queue: nothing is to wait here.
+    is_foreign: bool,
 }
 
 pub(crate) struct BrokerActor {
     source: Arc<dyn TaskSource>,
     configs: Arc<dyn QueueConfigs>,
     rate_max: f64,
+    /// This node's number.
+    me: u64,
     queues: HashMap<Arc<QueueKey>, Slot>,
-    polls: HashMap<u64, oneshot::Sender<Option<StartedTask>>>,
+    polls: HashMap<u64, oneshot::Sender<Polled>>,
     /// Queues to be ticked; those that a queue's slot does not know of are of the past.
     ticks: BinaryHeap<Reverse<(Time, Arc<QueueKey>)>>,
     timer: Option<(Time, SpawnHandle)>,
@@ -103,11 +113,13 @@ impl BrokerActor {
         source: Arc<dyn TaskSource>,
         configs: Arc<dyn QueueConfigs>,
         rate_max: f64,
+        me: u64,
     ) -> Self {
         Self {
             source,
             configs,
             rate_max,
+            me,
             queues: HashMap::new(),
             polls: HashMap::new(),
             ticks: BinaryHeap::new(),
@@ -132,9 +144,38 @@ impl BrokerActor {
             }
             let config = self.configs.config(key);
             let queue = Queue::new(now, &shards, config, self.rate_max);
-            self.queues.insert(Arc::new(key.clone()), Slot { queue, tick: None });
+            let slot = Slot { queue, tick: None, is_foreign: false };
+            self.queues.insert(Arc::new(key.clone()), slot);
+        }
+        if self.queues.get_mut(key).is_some_and(|s| std::mem::take(&mut s.is_foreign)) {
+            // It was another node's for a while, who knows of tasks that this one does not.
+            self.ask_all(key, now, ctx);
         }
         self.with_known(key, now, ctx, f);
+    }
+
+    /// Has a queue ask every shard for the tasks that it holds.
+    fn ask_all(&mut self, key: &QueueKey, now: Time, ctx: &mut Context<Self>) {
+        for shard in self.source.shards() {
+            self.with_known(key, now, ctx, |q, now| q.refresh(now, shard));
+        }
+    }
+
+    /// Nodes came or went: polls of queues that others own go there.
+    fn view(&mut self, view: &View, ctx: &mut Context<Self>) {
+        let now = now();
+        let keys: Vec<Arc<QueueKey>> = self.queues.keys().cloned().collect();
+        for key in keys {
+            let is_own = is_own(view, self.me, &key);
+            if let Some(slot) = self.queues.get_mut(&key) {
+                slot.is_foreign = !is_own;
+            }
+            if is_own {
+                self.ask_all(&key, now, ctx);
+            } else {
+                self.with_known(&key, now, ctx, |_, _| Vec::new());
+            }
+        }
     }
 
     fn with_known(
@@ -147,7 +188,11 @@ impl BrokerActor {
         let Some((key, _)) = self.queues.get_key_value(key) else { return };
         let key = key.clone();
         let Some(slot) = self.queues.get_mut(&key) else { return };
-        let actions = f(&mut slot.queue, now);
+        let mut actions = f(&mut slot.queue, now);
+        if slot.is_foreign {
+            actions.extend(slot.queue.release(|_| true));
+        }
+        let is_foreign = slot.is_foreign;
         let next = slot.queue.next_tick();
         // A tick that turns out to be too early does no harm, and is cheaper than its removal.
         let earlier = next.filter(|at| slot.tick.is_none_or(|old| *at < old));
@@ -155,7 +200,7 @@ impl BrokerActor {
             slot.tick = earlier;
         }
         for action in actions {
-            self.act(&key, action, ctx);
+            self.act(&key, action, is_foreign, ctx);
         }
         if let Some(at) = earlier {
             self.ticks.push(Reverse((at, key)));
@@ -163,7 +208,13 @@ impl BrokerActor {
         }
     }
 
-    fn act(&mut self, key: &Arc<QueueKey>, action: Action, ctx: &mut Context<Self>) {
+    fn act(
+        &mut self,
+        key: &Arc<QueueKey>,
+        action: Action,
+        is_foreign: bool,
+        ctx: &mut Context<Self>,
+    ) {
         match action {
             Action::Start { match_id, offer, poller } => {
                 let (addr, queue) = (ctx.address(), key.clone());
@@ -187,7 +238,11 @@ impl BrokerActor {
                 for counter in counters.into_iter().flatten() {
                     counter.with_label_values(&[metrics::kind_label(key.kind)]).inc();
                 }
-                let _ = tx.send(task);
+                let _ = tx.send(match task {
+                    Some(task) => Polled::Task(task),
+                    None if is_foreign => Polled::Moved,
+                    None => Polled::Empty,
+                });
             }
             Action::Read(read) => {
                 let (addr, queue, shard) = (ctx.address(), key.clone(), read.shard);
@@ -276,13 +331,13 @@ impl BrokerActor {
         poll_id: u64,
         poller: Poller,
         wait: Duration,
-        tx: oneshot::Sender<Option<StartedTask>>,
+        tx: oneshot::Sender<Polled>,
         ctx: &mut Context<Self>,
     ) {
         let is_shut_down =
             self.shut_down.get(&poller.worker_instance_key).is_some_and(|until| *until > now());
         if is_shut_down {
-            let _ = tx.send(None);
+            let _ = tx.send(Polled::Empty);
             return;
         }
         self.polls.insert(poll_id, tx);
@@ -389,6 +444,14 @@ impl Handler<Message> for BrokerActor {
                 let config = self.configs.config(&queue);
                 self.with_known(&queue, now(), ctx, |q, now| q.configure(now, config));
             }
+            Message::ReconfigureAll => {
+                let keys: Vec<Arc<QueueKey>> = self.queues.keys().cloned().collect();
+                for key in keys {
+                    let config = self.configs.config(&key);
+                    self.with_known(&key, now(), ctx, |q, now| q.configure(now, config));
+                }
+            }
+            Message::View(view) => self.view(&view, ctx),
             Message::ShutDown { worker_instance_key } => self.shut_down(worker_instance_key),
             Message::EndPolls { queue, worker_instance_key, identity } => {
                 self.with_known(&queue, now(), ctx, |q, _| {

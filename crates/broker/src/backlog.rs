@@ -1,13 +1,14 @@
 //! What brokers and shards say to each other of tasks that wait.
 
 use everspan_types::{Offer, PRIORITY_LAST, QueueKey, RunId, ShardId, TaskRef, Time};
+use serde::{Deserialize, Serialize};
 
 /// Tasks asked of a shard at a time.
 pub const BACKLOG_PAGE: usize = 1_000;
 
 /// A part of a queue's backlog: a priority and a lane of fairness keys. Ordered as it is to
 /// be looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Lane {
     /// Priority key, 1 to 5.
     pub priority: u8,
@@ -16,7 +17,7 @@ pub struct Lane {
 }
 
 /// A place in a shard's backlog of one queue. Ordered as the shard's rows are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// Priority and lane.
     pub lane: Lane,
@@ -58,7 +59,7 @@ impl Place {
 }
 
 /// What a broker asks of a shard's backlog.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BacklogAsk {
     /// The queue.
     pub queue: QueueKey,
@@ -73,7 +74,7 @@ pub struct BacklogAsk {
 }
 
 /// Part of a shard's backlog of one queue.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BacklogPage {
     /// Tasks.
     pub offers: Vec<Offer>,
@@ -84,7 +85,7 @@ pub struct BacklogPage {
 }
 
 /// How many tasks wait in a shard, by priority key: index 0 is priority 1.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BacklogCounts {
     /// Counts.
     pub counts: [u64; PRIORITY_LAST as usize],

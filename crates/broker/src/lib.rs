@@ -11,6 +11,8 @@
 //!                    ▼
 //!          TaskSource::start ─▶ shard records the start ─▶ StartedTask ─▶ poll's answer
 //!
+//! Brokers on another node ─ Question ─▶ Brokers::answer: the owner of the queue
+//!
 //! Queue = waiting (tasks in memory, in order) + unread (where shards go on)
 //!       + pollers + config and rate (limits)
 //! ```
@@ -25,6 +27,7 @@ mod backlog;
 mod brokers;
 mod config;
 mod metrics;
+mod owners;
 mod pollers;
 pub mod queue;
 mod rate;
@@ -32,6 +35,7 @@ mod rate;
 mod tests;
 mod unread;
 mod waiting;
+mod wire;
 
 pub use backlog::{BACKLOG_PAGE, BacklogAsk, BacklogCounts, BacklogPage, Lane, Place, Read};
 pub use brokers::{Brokers, StartError, TaskSource};

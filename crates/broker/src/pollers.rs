@@ -6,7 +6,8 @@ use std::{
 };
 
 use everspan_proto::deployment::WorkerDeploymentOptions;
-use everspan_types::{Poller, Time};
+use everspan_types::{Poller, Time, wire};
+use serde::{Deserialize, Serialize};
 
 /// Polls that wait at a time; a further one is answered empty at once.
 pub const POLLS_MAX: usize = 10_000;
@@ -16,17 +17,19 @@ pub const POLLER_MEMORY: Duration = Duration::from_secs(5 * 60);
 pub const POLLERS_MAX: usize = 1_000;
 
 /// A recent poller, as DescribeTaskQueue shows it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PollerInfo {
     /// The worker's identity.
     pub identity: String,
     /// Its last poll.
     pub last_access: Time,
     /// Its version stamp.
+    #[serde(with = "wire::optional")]
     pub worker_version: Option<everspan_proto::common::WorkerVersionStamp>,
     /// The rate that it asked for, in tasks a second.
     pub tasks_per_second_max: Option<f64>,
     /// What it says of its deployment.
+    #[serde(with = "wire::optional")]
     pub deployment_options: Option<WorkerDeploymentOptions>,
 }
 

@@ -8,8 +8,9 @@ use std::{
 
 use everspan_proto::{enums::RateLimitSource, taskqueue::PollerScalingDecision};
 use everspan_types::{
-    Offer, PRIORITY_LAST, Poller, Priority, RunId, ShardId, StartedTask, TaskRef, Time,
+    Offer, PRIORITY_LAST, Poller, Priority, RunId, ShardId, StartedTask, TaskRef, Time, wire,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     backlog::{BacklogPage, Place, Read},
@@ -78,7 +79,7 @@ pub enum Started {
 }
 
 /// What a queue says of itself; of its backlog it knows only what is in memory.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QueueStatus {
     /// Pollers of the last five minutes, latest first.
     pub pollers: Vec<PollerInfo>,
@@ -87,8 +88,11 @@ pub struct QueueStatus {
     pub rates: [Option<(f64, f64)>; PRIORITY_LAST as usize],
     /// Whether the rate limit held tasks back in the last 30 s.
     pub is_rate_limited: bool,
-    /// The rate limit in force, in tasks a second, and who set it.
-    pub rate_limit: (f64, RateLimitSource),
+    /// The rate limit in force, in tasks a second.
+    pub rate_limit: f64,
+    /// Who set it.
+    #[serde(with = "wire::enumeration")]
+    pub rate_limit_source: RateLimitSource,
 }
 
 type Key = (RunId, TaskRef);
@@ -487,11 +491,13 @@ impl Queue {
         for (out, rates) in rates.iter_mut().zip(&self.rates) {
             *out = rates.as_ref().map(|r| (r.added.per_second(now), r.dispatched.per_second(now)));
         }
+        let (rate_limit, rate_limit_source) = self.limits.effective();
         QueueStatus {
             pollers: self.pollers.seen(now),
             rates,
             is_rate_limited: self.limited.per_second(now) > 0.0,
-            rate_limit: self.limits.effective(),
+            rate_limit,
+            rate_limit_source,
         }
     }
 }

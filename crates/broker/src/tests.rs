@@ -338,7 +338,7 @@ fn rates_are_obeyed_and_the_api_wins() {
     let actions = world.queue.configure(world.now, Arc::new(open));
     world.act(actions);
     assert_eq!(world.started.len(), 200);
-    assert_eq!(world.queue.status(world.now).rate_limit.0, 1_000.0);
+    assert_eq!(world.queue.status(world.now).rate_limit, 1_000.0);
 }
 
 #[test]

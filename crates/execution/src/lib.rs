@@ -61,6 +61,6 @@ pub use next::{NextRun, may_repeat};
 pub use speculative::speculative_deadline;
 pub use start::{Chain, Start, start};
 pub use state::State;
-pub use turn::{Ctx, PendingTask, TaskChange, Transition, Turn};
+pub use turn::{Ctx, PendingTask, TaskChange, Transition, Turn, soft_task};
 pub use wake::next_deadline;
 pub use workflow_task::{Completion, TransientEvents, transient_events};

@@ -345,6 +345,13 @@ fn pending_workflow_task(state: &State) -> Option<PendingTask> {
     Some(workflow_task(state, task))
 }
 
+/// The run's workflow task, if it waits for a worker and stands in no row.
+#[must_use]
+pub fn soft_task(state: &State) -> Option<PendingTask> {
+    let task = state.info.workflow_task.as_ref()?;
+    (task.is_speculative && !task.is_started()).then(|| workflow_task(state, task))
+}
+
 fn workflow_task(state: &State, task: &WorkflowTask) -> PendingTask {
     PendingTask {
         kind: TaskKind::Workflow,

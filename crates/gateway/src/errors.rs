@@ -44,7 +44,7 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::PermissionDenied(_) => {
             with(Code::PermissionDenied, text, &details::PermissionDeniedFailure::default())
         }
-        Error::Unavailable(_) => plain(Code::Unavailable, text),
+        Error::Unavailable(_) | Error::Moved { .. } => plain(Code::Unavailable, text),
         Error::Unimplemented(_) => plain(Code::Unimplemented, text),
         Error::DeadlineExceeded(_) => plain(Code::DeadlineExceeded, text),
         Error::MultiOperation(errors) => multi_operation(text, errors.as_slice()),

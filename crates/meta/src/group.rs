@@ -1,51 +1,223 @@
-//! Raft group 0, written one change at a time: changes here are rare.
+//! This node's replica of Raft group 0: the task that applies what is committed and, on the
+//! leader, decides on changes, one at a time, since they are rare.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use everspan_replication::{Event, Handle};
 use everspan_storage::{Batch, Store, Table};
 use everspan_types::{Error, Result, ShardId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info};
+use uuid::Uuid;
+
+use crate::{
+    change::Change,
+    state::{Meta, Snapshot},
+};
 
 /// The meta group's ID, in the log and in the store.
-const GROUP: u64 = 0;
+pub(crate) const GROUP: u64 = 0;
 /// Operations in one write of a checkpoint.
 const CHECKPOINT_BATCH: usize = 1_000;
 
-/// The rows of group 0 and the way to its log.
-#[derive(Debug)]
-pub struct GroupLog {
+/// Takes the index at which a change is committed.
+pub(crate) type Done = oneshot::Sender<Result<u64>>;
+
+pub(crate) enum Input {
+    Events(Vec<Event>),
+    Change(Change, Done),
+}
+
+/// Where a replica stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The node that leads; 0 if none is known to.
+    pub(crate) leader: u64,
+    /// Index up to which the snapshot has what is committed.
+    pub(crate) applied: u64,
+    /// Whether the cluster has its ID.
+    pub(crate) is_founded: bool,
+}
+
+pub(crate) struct Group {
+    me: u64,
     table: Table,
     store: Arc<dyn Store>,
     log: Handle,
-    events: mpsc::UnboundedReceiver<Vec<Event>>,
+    meta: Meta,
+    is_system: fn(&str) -> bool,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    standing: watch::Sender<Standing>,
+    /// The term in which this replica leads, if it does.
+    term: Option<u64>,
     seq: u64,
+    /// The change that is on its way to the log, and the state after it.
+    proposed: Option<(Meta, Option<Done>)>,
+    waiting: VecDeque<(Change, Option<Done>)>,
 }
 
-impl GroupLog {
-    /// Opens the group and replays what its rows do not have yet.
-    ///
-    /// # Errors
-    /// If rows or log cannot be read.
-    pub async fn open(log: Handle, store: Arc<dyn Store>) -> Result<Self> {
+impl Group {
+    /// Opens the replica and its rows; from then on the task is driven by what it is sent.
+    pub(crate) fn open(
+        me: u64,
+        replicas: &[u64],
+        log: Handle,
+        store: Arc<dyn Store>,
+        inputs: mpsc::UnboundedSender<Input>,
+        is_system: fn(&str) -> bool,
+    ) -> Result<Self> {
         let internal = |e: String| Error::internal(format!("meta group: {e}"));
         let table = Table::open(ShardId(0), store.clone()).map_err(|e| internal(e.to_string()))?;
-        let (tx, events) = mpsc::unbounded_channel();
+        let meta = read(&table)?;
         let sink = Box::new(move |events| {
             // The receiver lives as long as the server.
-            let _ = tx.send(events);
+            let _ = inputs.send(Input::Events(events));
         });
-        log.register(GROUP, table.applied(), sink).map_err(|e| internal(e.to_string()))?;
-        let mut this = Self { table, store, log, events, seq: 0 };
-        loop {
-            let events = this.events.recv().await.ok_or_else(|| internal("log is gone".into()))?;
-            for event in events {
-                match event {
-                    Event::Committed { index, data, .. } => this.replay(index, &data)?,
-                    Event::Leader { .. } => return Ok(this),
-                    _ => {}
+        log.register(GROUP, table.applied(), replicas, sink)
+            .map_err(|e| internal(e.to_string()))?;
+        let snapshot = Arc::new(ArcSwap::from_pointee(meta.snapshot().clone()));
+        let (standing, _) = watch::channel(Standing::default());
+        let this = Self {
+            me,
+            table,
+            store,
+            log,
+            meta,
+            is_system,
+            snapshot,
+            standing,
+            term: None,
+            seq: 0,
+            proposed: None,
+            waiting: VecDeque::new(),
+        };
+        this.publish();
+        Ok(this)
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<ArcSwap<Snapshot>> {
+        self.snapshot.clone()
+    }
+
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// Runs until nobody can send any more.
+    pub(crate) async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
+        while let Some(input) = inputs.recv().await {
+            match input {
+                Input::Events(events) => {
+                    if let Err(error) = self.events(events) {
+                        // Going on would show a state with a hole in it.
+                        error!(%error, "the meta group ends");
+                        panic!("{error}");
+                    }
                 }
+                Input::Change(change, done) => self.waiting.push_back((change, Some(done))),
+            }
+            self.next();
+        }
+    }
+
+    fn events(&mut self, events: Vec<Event>) -> Result<()> {
+        let mut is_changed = false;
+        for event in events {
+            match event {
+                Event::Committed { index, seq: Some(seq), .. } => {
+                    self.table.commit(seq, index);
+                    if let Some((meta, done)) = self.proposed.take() {
+                        self.meta = meta;
+                        self.publish();
+                        answer(done, Ok(index));
+                    }
+                    self.checkpoint();
+                }
+                Event::Committed { index, seq: None, data, .. } => {
+                    is_changed = true;
+                    self.replay(index, &data)?;
+                }
+                Event::Leader { term } => {
+                    info!(term, "meta group leads");
+                    self.term = Some(term);
+                    self.meta = read(&self.table)?;
+                    is_changed = false;
+                    self.publish();
+                    self.set_leader(self.me);
+                    if self.meta.snapshot().cluster_id.is_nil() {
+                        self.waiting.push_front((Change::Found(Uuid::new_v4()), None));
+                    }
+                }
+                Event::Follows { leader } => self.set_leader(leader),
+                Event::Confirmed { .. } => {}
+                Event::Refused { reason, .. } => self.lose(&reason),
+                Event::Lost => {
+                    let reason = self.log.stalled().unwrap_or("its term ended".into());
+                    self.lose(&format!("the meta group cannot be written: {reason}"));
+                }
+            }
+        }
+        if is_changed {
+            self.meta = read(&self.table)?;
+            self.publish();
+            self.checkpoint();
+        }
+        Ok(())
+    }
+
+    /// Nothing is known of the change under way.
+    fn lose(&mut self, reason: &str) {
+        self.term = None;
+        self.table.discard_staged();
+        self.set_leader(0);
+        if let Some((_, done)) = self.proposed.take() {
+            answer(done, Err(Error::unavailable(reason)));
+        }
+    }
+
+    fn set_leader(&self, leader: u64) {
+        self.standing.send_modify(|standing| standing.leader = leader);
+    }
+
+    fn publish(&self) {
+        self.snapshot.store(Arc::new(self.meta.snapshot().clone()));
+        let (applied, id) = (self.table.applied(), self.meta.snapshot().cluster_id);
+        self.standing.send_modify(|standing| {
+            standing.applied = applied;
+            standing.is_founded = !id.is_nil();
+        });
+    }
+
+    /// Takes up changes, until one is on its way to the log.
+    fn next(&mut self) {
+        while self.proposed.is_none() {
+            let Some((change, done)) = self.waiting.pop_front() else { return };
+            let Some(term) = self.term else {
+                let leader = match self.standing.borrow().leader {
+                    leader if leader == self.me => 0,
+                    leader => leader,
+                };
+                answer(done, Err(Error::Moved { shard: ShardId(0), leader }));
+                continue;
+            };
+            if let Some(reason) = self.log.stalled() {
+                let what = format!("the log cannot be written: {reason}");
+                answer(done, Err(Error::unavailable(what)));
+                continue;
+            }
+            let mut meta = self.meta.clone();
+            match change.decide(&mut meta, self.is_system) {
+                Ok(batch) if batch.is_empty() => answer(done, Ok(self.table.applied())),
+                Ok(batch) => {
+                    self.seq += 1;
+                    let data = batch.encode();
+                    self.table.stage(self.seq, batch);
+                    self.log.propose_in(GROUP, term, self.seq, data);
+                    self.proposed = Some((meta, done));
+                }
+                Err(error) => answer(done, Err(error)),
             }
         }
     }
@@ -61,87 +233,6 @@ impl GroupLog {
         Ok(())
     }
 
-    /// Applies what was committed since the last write, as what a lost term left may be. Says
-    /// whether there was any.
-    ///
-    /// # Errors
-    /// If an entry does not read.
-    pub fn catch_up(&mut self) -> Result<bool> {
-        let before = self.table.applied();
-        while let Ok(events) = self.events.try_recv() {
-            for event in events {
-                if let Event::Committed { index, data, .. } = event {
-                    self.replay(index, &data)?;
-                }
-            }
-        }
-        Ok(self.table.applied() != before)
-    }
-
-    /// All rows.
-    ///
-    /// # Errors
-    /// If they cannot be read.
-    pub fn rows(&self, range: (&[u8], &[u8])) -> Result<Vec<(Bytes, Bytes)>> {
-        self.table
-            .scan(range.0, range.1, usize::MAX, false)
-            .map_err(|e| Error::internal(e.to_string()))
-    }
-
-    /// Commits a change and writes it to the store. Not to be given up half way.
-    ///
-    /// # Errors
-    /// `UNAVAILABLE` if the log cannot be written now, or lost the change: then nothing is known
-    /// of it, and [`GroupLog::catch_up`] tells.
-    pub async fn write(&mut self, batch: Batch) -> Result<()> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        if let Some(reason) = self.log.stalled() {
-            return Err(Error::unavailable(format!("the log cannot be written: {reason}")));
-        }
-        self.seq += 1;
-        let seq = self.seq;
-        let data = batch.encode();
-        self.table.stage(seq, batch);
-        self.log.propose(GROUP, seq, data);
-        loop {
-            let gone = || Error::unavailable("the log is gone");
-            let mut outcome = None;
-            for event in self.events.recv().await.ok_or_else(gone)? {
-                match event {
-                    Event::Committed { index, seq: Some(s), .. } => {
-                        self.table.commit(s, index);
-                        if s == seq {
-                            outcome = Some(Ok(()));
-                        }
-                    }
-                    Event::Committed { index, seq: None, data, .. } => self.replay(index, &data)?,
-                    Event::Refused { seq: s, reason } if s == seq => {
-                        outcome = Some(Err(Error::unavailable(reason)));
-                    }
-                    Event::Lost => {
-                        let reason = self.log.stalled().unwrap_or("its term ended".into());
-                        let what = format!("the meta group cannot be written: {reason}");
-                        outcome = Some(Err(Error::unavailable(what)));
-                    }
-                    Event::Refused { .. } | Event::Leader { .. } => {}
-                }
-            }
-            match outcome {
-                Some(Ok(())) => {
-                    self.checkpoint();
-                    return Ok(());
-                }
-                Some(Err(error)) => {
-                    self.table.discard_staged();
-                    return Err(error);
-                }
-                None => {}
-            }
-        }
-    }
-
     fn checkpoint(&mut self) {
         let Some(checkpoint) = self.table.begin_checkpoint() else { return };
         // What cannot be written now stays in the log.
@@ -151,4 +242,16 @@ impl GroupLog {
             self.log.compact(GROUP, self.table.durable());
         }
     }
+}
+
+fn read(table: &Table) -> Result<Meta> {
+    let (start, end) = Meta::ROWS;
+    let rows = table.scan(start, end, usize::MAX, false);
+    let rows = rows.map_err(|e| Error::internal(format!("meta group: {e}")))?;
+    Meta::load(&rows).map_err(|e| Error::internal(format!("meta group: {e}")))
+}
+
+fn answer(done: Option<Done>, outcome: Result<u64>) {
+    // Whoever asked may have gone away.
+    let _ = done.map(|done| done.send(outcome));
 }

@@ -1,49 +1,91 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
+use everspan_peers::{AskError, Peers, Topic};
 use everspan_proto::workflowservice as api;
-use everspan_storage::Batch;
-use everspan_types::{Error, NamespaceId, Result, Time};
-use tokio::sync::Mutex;
+use everspan_replication::Handle;
+use everspan_storage::Store;
+use everspan_types::{Error, NamespaceId, Result, ShardId, Time, wire};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+use tracing::info;
 use uuid::Uuid;
 
 use crate::{
-    group::GroupLog,
+    change::Change,
+    group::{Group, Input, Standing},
     namespace::Namespace,
     queue_config::{QueueConfig, QueueName},
-    state::{AttributeTypes, Meta, Snapshot},
+    state::{AttributeTypes, Snapshot},
 };
 
-fn read(log: &GroupLog) -> Result<Meta> {
-    let rows = log.rows(Meta::ROWS)?;
-    Meta::load(&rows).map_err(|e| Error::internal(format!("meta group: {e}")))
+/// How long a leader is looked for.
+const SEARCH_MAX: Duration = Duration::from_secs(8);
+/// Wait before it is looked for again.
+const AGAIN: Duration = Duration::from_millis(50);
+/// How long another node may take for a change.
+const CHANGE_MAX: Duration = Duration::from_secs(10);
+/// How long nodes that are there may take to see a change before it is acknowledged.
+const SEEN_MAX: Duration = Duration::from_secs(2);
+/// How often a node that waits for the others says so.
+const REMIND: Duration = Duration::from_secs(10);
+
+/// What nodes ask each other.
+#[derive(Debug, Serialize, Deserialize)]
+enum Question {
+    /// To decide on a change: `Result` of its index.
+    Change(Change),
+    /// To wait until the changes up to this index are to be seen: `Result` of nothing.
+    See(u64),
 }
 
 /// The cluster's own state, for everybody. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct MetaHandle {
     snapshot: Arc<ArcSwap<Snapshot>>,
-    writer: Arc<Mutex<Writer>>,
-}
-
-#[derive(Debug)]
-struct Writer {
-    meta: Meta,
-    log: GroupLog,
+    standing: watch::Receiver<Standing>,
+    inputs: mpsc::UnboundedSender<Input>,
+    peers: Peers,
 }
 
 impl MetaHandle {
-    /// Reads the state from its group; a new cluster gets an ID.
+    /// Opens this node's replica of the group, whose `replicas` are these nodes, and waits until
+    /// the cluster is founded: until it was there before, or most of them are. Its task stays on
+    /// the runtime on which this is called.
     ///
     /// # Errors
     /// If the rows are damaged or the group cannot be written.
-    pub async fn open(log: GroupLog) -> Result<Self> {
-        let meta = read(&log)?;
-        let this = Self {
-            snapshot: Arc::new(ArcSwap::from_pointee(meta.snapshot().clone())),
-            writer: Arc::new(Mutex::new(Writer { meta, log })),
+    pub async fn open(
+        log: Handle,
+        store: Arc<dyn Store>,
+        peers: Peers,
+        replicas: &[u64],
+        is_system: fn(&str) -> bool,
+    ) -> Result<Self> {
+        let (tx, inputs) = mpsc::unbounded_channel();
+        let group = Group::open(peers.me(), replicas, log, store, tx.clone(), is_system)?;
+        let (snapshot, standing) = (group.snapshot(), group.standing());
+        tokio::spawn(group.run(inputs));
+        let this = Self { snapshot, standing, inputs: tx, peers };
+        let is_open = |standing: &Standing| {
+            // A node that is alone leads in a moment, and takes no calls before.
+            standing.is_founded && (standing.leader != 0 || !this.peers.is_alone())
         };
-        this.change(|meta| Ok(meta.found(Uuid::new_v4()))).await?;
+        let mut standing = this.standing.clone();
+        loop {
+            match tokio::time::timeout(REMIND, standing.wait_for(is_open)).await {
+                Ok(Ok(_)) => break,
+                Ok(Err(_)) => return Err(Error::internal("the meta group ended")),
+                Err(_) => {
+                    let there: Vec<u64> = this.peers.view().nodes().collect();
+                    info!(?there, ?replicas, "waiting for most of the cluster's nodes");
+                }
+            }
+        }
         Ok(this)
     }
 
@@ -53,23 +95,124 @@ impl MetaHandle {
         self.snapshot.load()
     }
 
-    async fn change(&self, decide: impl FnOnce(&mut Meta) -> Result<Batch>) -> Result<()> {
-        let mut writer = self.writer.clone().lock_owned().await;
-        if writer.log.catch_up()? {
-            writer.meta = read(&writer.log)?;
-            self.snapshot.store(Arc::new(writer.meta.snapshot().clone()));
+    /// Waits for the next change of the state.
+    pub async fn changed(&self) {
+        let mut standing = self.standing.clone();
+        let before = standing.borrow_and_update().applied;
+        if standing.wait_for(|now| now.applied != before).await.is_err() {
+            // The group ended: so does the process.
+            std::future::pending::<()>().await;
         }
-        let mut meta = writer.meta.clone();
-        let batch = decide(&mut meta)?;
-        let snapshot = self.snapshot.clone();
-        // A caller that gives up must not leave a change that is committed and that nobody sees.
-        let written = tokio::spawn(async move {
-            writer.log.write(batch).await?;
-            snapshot.store(Arc::new(meta.snapshot().clone()));
-            writer.meta = meta;
-            Ok(())
-        });
-        written.await.map_err(|e| Error::unavailable(format!("the change was given up: {e}")))?
+    }
+
+    /// The node that leads the group; 0 if none is known to.
+    #[must_use]
+    pub fn leader(&self) -> u64 {
+        self.standing.borrow().leader
+    }
+
+    /// Notes that this node takes part in the cluster. To be called before the group is opened,
+    /// where another node has it already: `founded` are the nodes that say so.
+    ///
+    /// # Errors
+    /// See [`crate::Meta::join`]; `UNAVAILABLE` if none of them can say now.
+    pub async fn join(peers: &Peers, founded: &[u64], dir: Uuid) -> Result<()> {
+        let question = wire::to_bytes(&Question::Change(Change::Join(peers.me(), dir)));
+        for node in founded {
+            let answer = peers.ask(*node, Topic::Meta, question.clone(), CHANGE_MAX).await;
+            let Ok(answer) = answer else { continue };
+            match wire::from_bytes::<Result<u64>>(&answer) {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error @ Error::FailedPrecondition(_))) => return Err(error),
+                // It does not lead, or cannot say now.
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        Err(Error::unavailable("the meta group has no leader now"))
+    }
+
+    /// Notes that this node takes part in the cluster, once its own replica is open.
+    ///
+    /// # Errors
+    /// See [`crate::Meta::join`].
+    pub async fn joined(&self, dir: Uuid) -> Result<()> {
+        if self.snapshot().nodes.get(&self.peers.me()) == Some(&dir) {
+            return Ok(());
+        }
+        self.change(Change::Join(self.peers.me(), dir)).await
+    }
+
+    /// Has the leader decide on a change. Once it is acknowledged, every node that is there sees
+    /// it, but for those that take very long.
+    async fn change(&self, change: Change) -> Result<()> {
+        let index = self.decide(change).await?;
+        let mut standing = self.standing.clone();
+        let _ = standing.wait_for(|now| now.applied >= index).await;
+        if !self.peers.is_alone() {
+            let question = wire::to_bytes(&Question::See(index));
+            let view = self.peers.view();
+            let others = view.nodes().filter(|node| *node != self.peers.me());
+            let seen =
+                others.map(|node| self.peers.ask(node, Topic::Meta, question.clone(), SEEN_MAX));
+            // Who cannot be asked now sees it when it can.
+            let _ = futures::future::join_all(seen).await;
+        }
+        Ok(())
+    }
+
+    async fn decide(&self, change: Change) -> Result<u64> {
+        let until = Instant::now() + SEARCH_MAX;
+        loop {
+            let leader = self.leader();
+            let outcome = if leader == self.peers.me() || self.peers.is_alone() {
+                self.decide_here(change.clone()).await
+            } else {
+                self.decide_there(leader, &change).await
+            };
+            match outcome {
+                Err(Error::Moved { .. }) if Instant::now() < until => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(Error::Moved { .. }) => {
+                    return Err(Error::unavailable("the meta group has no leader now"));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn decide_here(&self, change: Change) -> Result<u64> {
+        let gone = || Error::unavailable("the meta group ended");
+        let (done, outcome) = oneshot::channel();
+        self.inputs.send(Input::Change(change, done)).map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())?
+    }
+
+    async fn decide_there(&self, leader: u64, change: &Change) -> Result<u64> {
+        let question = wire::to_bytes(&Question::Change(change.clone()));
+        let answer = self.peers.ask(leader, Topic::Meta, question, CHANGE_MAX).await;
+        let answer = answer.map_err(|e| match e {
+            AskError::NotAsked(_) => Error::Moved { shard: ShardId(0), leader: 0 },
+            AskError::Unknown(reason) => Error::unavailable(reason),
+        })?;
+        wire::from_bytes::<Result<u64>>(&answer)
+            .map_err(|e| Error::internal(format!("node {leader} answered with {e}")))?
+    }
+
+    /// Answers what another node asks.
+    ///
+    /// # Errors
+    /// If it is no question.
+    pub async fn answer(&self, question: Bytes) -> Result<Bytes, String> {
+        let question: Question = wire::from_bytes(&question).map_err(|e| e.to_string())?;
+        Ok(match question {
+            Question::Change(change) => wire::to_bytes(&self.decide_here(change).await),
+            Question::See(index) => {
+                let mut standing = self.standing.clone();
+                let _ = standing.wait_for(|now| now.applied >= index).await;
+                wire::to_bytes(&Ok::<_, Error>(()))
+            }
+        })
     }
 
     /// Registers a namespace.
@@ -77,7 +220,7 @@ impl MetaHandle {
     /// # Errors
     /// See [`Meta::register`].
     pub async fn register(&self, r: &api::RegisterNamespaceRequest) -> Result<()> {
-        self.change(|meta| meta.register(NamespaceId(Uuid::new_v4()), r)).await
+        self.change(Change::Register(NamespaceId(Uuid::new_v4()), Box::new(r.clone()))).await
     }
 
     /// Registers a namespace with defaults unless it is there.
@@ -85,7 +228,7 @@ impl MetaHandle {
     /// # Errors
     /// See [`Meta::ensure`].
     pub async fn ensure(&self, name: &str) -> Result<()> {
-        self.change(|meta| meta.ensure(NamespaceId(Uuid::new_v4()), name)).await
+        self.change(Change::Ensure(NamespaceId(Uuid::new_v4()), name.to_owned())).await
     }
 
     /// Changes a namespace.
@@ -93,7 +236,7 @@ impl MetaHandle {
     /// # Errors
     /// See [`Meta::update`].
     pub async fn update(&self, r: &api::UpdateNamespaceRequest) -> Result<Arc<Namespace>> {
-        self.change(|meta| meta.update(r)).await?;
+        self.change(Change::Update(Box::new(r.clone()))).await?;
         self.snapshot().namespace(&r.namespace)
     }
 
@@ -102,7 +245,7 @@ impl MetaHandle {
     /// # Errors
     /// See [`Meta::deprecate`].
     pub async fn deprecate(&self, name: &str) -> Result<()> {
-        self.change(|meta| meta.deprecate(name)).await
+        self.change(Change::Deprecate(name.to_owned())).await
     }
 
     /// Changes the configuration of a task queue.
@@ -117,7 +260,8 @@ impl MetaHandle {
         id_length_max: usize,
     ) -> Result<Arc<QueueConfig>> {
         let name = queue.clone();
-        self.change(|meta| meta.configure_queue(now, queue, r, id_length_max)).await?;
+        let (request, id_length_max) = (Box::new(r.clone()), id_length_max as u64);
+        self.change(Change::ConfigureQueue { now, queue, request, id_length_max }).await?;
         Ok(self.snapshot().queue_configs.get(&name).cloned().unwrap_or_default())
     }
 
@@ -125,12 +269,8 @@ impl MetaHandle {
     ///
     /// # Errors
     /// See [`Meta::add_attributes`].
-    pub async fn add_attributes(
-        &self,
-        new: &AttributeTypes,
-        is_system: &(dyn Fn(&str) -> bool + Sync),
-    ) -> Result<()> {
-        self.change(|meta| meta.add_attributes(new, is_system)).await
+    pub async fn add_attributes(&self, new: &AttributeTypes) -> Result<()> {
+        self.change(Change::AddAttributes(new.clone())).await
     }
 
     /// Removes custom search attributes.
@@ -138,6 +278,6 @@ impl MetaHandle {
     /// # Errors
     /// See [`Meta::remove_attributes`].
     pub async fn remove_attributes(&self, names: &[String]) -> Result<()> {
-        self.change(|meta| meta.remove_attributes(names)).await
+        self.change(Change::RemoveAttributes(names.to_vec())).await
     }
 }

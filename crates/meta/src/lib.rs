@@ -1,23 +1,24 @@
 //! The cluster's own state: namespaces, search attributes, configuration of task queues.
 //!
 //! What lives here: [`Meta`], the pure rules; [`MetaHandle`], what everybody reads from (a
-//! snapshot, swapped as a whole) and changes through; [`GroupLog`], the Raft group 0 under it.
-//! What may not: anything that concerns one execution.
+//! snapshot, swapped as a whole) and changes through; this node's replica of Raft group 0 under
+//! it. What may not: anything that concerns one execution.
 //!
 //! ```text
-//! gateway ─ register ─▶ MetaHandle ─ Meta::change ─▶ rows ─▶ GroupLog (group 0) ─▶ snapshot
-//! gateway ─ every call ─▶ MetaHandle::snapshot ─ by name ─▶ Namespace
+//! gateway ─ register ─▶ MetaHandle ─ Change ─▶ leader of group 0 ─ Meta ─▶ rows ─▶ log
+//!                           ▲                                                      │
+//! gateway ─ every call ─▶ snapshot ◀─── on every node, what is committed ◀─────────┘
 //! ```
 //!
 //! Architecture invariant: a snapshot holds only what group 0 has committed.
 
+mod change;
 mod group;
 mod handle;
 mod namespace;
 mod queue_config;
 mod state;
 
-pub use group::GroupLog;
 pub use handle::MetaHandle;
 pub use namespace::{Namespace, State};
 pub use queue_config::{QueueConfig, QueueName, RateLimit};

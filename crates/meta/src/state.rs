@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub by_id: BTreeMap<NamespaceId, Arc<Namespace>>,
     /// Custom search attributes, the same for all namespaces.
     pub attributes: AttributeTypes,
+    /// The data directory of each node that ever took part in the cluster, by its number.
+    pub nodes: BTreeMap<u64, Uuid>,
     /// What was set for single task queues.
     pub queue_configs: BTreeMap<QueueName, Arc<QueueConfig>>,
 }
@@ -100,6 +102,10 @@ impl Meta {
         for (key, value) in rows {
             match key.split_first() {
                 Some((b'c', _)) => meta.snapshot.cluster_id = decode(VERSION, value)?,
+                Some((b'd', node)) => {
+                    let node: [u8; 8] = node.try_into().map_err(|_| bad())?;
+                    meta.snapshot.nodes.insert(u64::from_be_bytes(node), decode(VERSION, value)?);
+                }
                 Some((b'n', _)) => meta.put(decode(VERSION, value)?),
                 Some((b'q', _)) => {
                     let (queue, config) = decode(VERSION, value)?;
@@ -140,6 +146,30 @@ impl Meta {
             batch.put(&b"c"[..], encode(VERSION, &id));
         }
         batch
+    }
+
+    /// A node takes part in the cluster, with a data directory of this ID.
+    ///
+    /// # Errors
+    /// `FAILED_PRECONDITION` if it did so with another: it has lost what it acknowledged, and the
+    /// others count on that.
+    pub fn join(&mut self, node: u64, dir: Uuid) -> Result<Batch> {
+        let mut batch = Batch::default();
+        match self.snapshot.nodes.get(&node) {
+            Some(known) if *known == dir => {}
+            Some(_) => {
+                return Err(Error::FailedPrecondition(format!(
+                    "node {node} took part in this cluster with another data directory, and may \
+                     not come back without what it acknowledged there: restore that directory"
+                )));
+            }
+            None => {
+                self.snapshot.nodes.insert(node, dir);
+                let key = [&b"d"[..], &node.to_be_bytes()].concat();
+                batch.put(key, encode(VERSION, &dir));
+            }
+        }
+        Ok(batch)
     }
 
     /// Registers a namespace.

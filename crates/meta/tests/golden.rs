@@ -28,6 +28,7 @@ fn golden_meta_rows() {
     ops.extend(meta.register(NamespaceId(Uuid::from_u128(2)), &request).unwrap().ops);
     let attributes: AttributeTypes =
         [("CustomerId".to_owned(), IndexedValueType::Keyword as i32)].into();
+    ops.extend(meta.join(3, Uuid::from_u128(4)).unwrap().ops);
     ops.extend(meta.add_attributes(&attributes, &|_| false).unwrap().ops);
     let rows: Rows = ops.into_iter().map(|(k, v)| (k.to_vec(), v.unwrap().to_vec())).collect();
     let sample = format!("{:?}", meta.snapshot());

@@ -34,6 +34,17 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// Another replica leads, or, with 0, none that is known.
+    Follows {
+        /// The leader's node.
+        leader: u64,
+    },
+    /// This replica led still when [`crate::Node::confirm`] was called with this token: a
+    /// majority said so since.
+    Confirmed {
+        /// The token; every lower one is confirmed with it.
+        token: u64,
+    },
     /// This replica leads no more: nothing is known of proposals that were not committed.
     Lost,
 }

@@ -134,7 +134,7 @@ impl Storage for Log {
 
 /// Ticks without word of a leader until a replica stands for election; each replica of a group
 /// waits [`ELECTION_STEP`] longer than the one before it.
-const ELECTION_TICKS: usize = 10;
+pub(crate) const ELECTION_TICKS: usize = 10;
 /// Fixed and apart rather than drawn: no two stand at once, and a simulation replays.
 const ELECTION_STEP: usize = 3;
 /// Ticks between a leader's signs of life.
@@ -154,6 +154,14 @@ pub(crate) struct Group {
     pub(crate) told_index: u64,
     /// A proposal was refused: so are all others, until `Leader` is told again.
     pub(crate) is_fenced: bool,
+    /// The node that `Follows` told last; 0 for none.
+    pub(crate) told_leader: u64,
+    /// What the leader said that every replica has.
+    pub(crate) told_shared: u64,
+    /// Ticks since the group was opened, up to [`ELECTION_TICKS`].
+    pub(crate) age: usize,
+    /// Whether it was there before it was opened.
+    pub(crate) is_old: bool,
     /// The log has nothing of the group yet: its membership goes along with its first write.
     pub(crate) is_new: bool,
 }
@@ -232,6 +240,10 @@ impl Group {
             broken,
             told_term,
             told_index: applied,
+            told_leader: 0,
+            told_shared: 0,
+            age: 0,
+            is_old: !is_new,
             is_fenced: false,
             is_new,
         })
@@ -244,9 +256,21 @@ impl Group {
             return u64::MAX;
         }
         if self.raw.raft.state != StateRole::Leader {
-            return 0;
+            return self.told_shared;
         }
         self.raw.raft.prs().iter().map(|(_, progress)| progress.matched).min().unwrap_or(0)
+    }
+
+    /// Whether votes are asked for in vain: the replica may have acknowledged a leader right
+    /// before it crashed, who counts on that for as long as an election takes at least.
+    pub(crate) fn withholds_votes(&self) -> bool {
+        self.is_old && self.age < ELECTION_TICKS
+    }
+
+    /// Whether this replica leads and was told so, and may take calls.
+    pub(crate) fn leads(&self) -> bool {
+        let raft = &self.raw.raft;
+        raft.state == StateRole::Leader && self.told_term == raft.term
     }
 
     /// Whether there are other replicas, whose silence matters.

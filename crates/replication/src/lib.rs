@@ -35,8 +35,9 @@ mod inspect;
 mod metrics;
 mod node;
 mod runner;
+mod wire;
 
 pub use error::{Error, Result};
 pub use event::Event;
 pub use node::{Config, Node, WAITING_BYTES_MAX};
-pub use runner::{Handle, QUEUED_BYTES_MAX, Runner, Sink};
+pub use runner::{Handle, Outgoing, QUEUED_BYTES_MAX, Runner, Sink};

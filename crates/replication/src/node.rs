@@ -21,7 +21,7 @@ use slog::o;
 
 use crate::{
     Error, Event, Result,
-    group::{CONF_STATE, Entries, Group, HARD_STATE},
+    group::{CONF_STATE, ELECTION_TICKS, Entries, Group, HARD_STATE},
     guard::{Doubt, Guarded},
     inspect::inspect,
     metrics,
@@ -57,6 +57,7 @@ impl Config {
 enum Waiting {
     Proposal(Proposal),
     Received { group: u64, message: Box<Message> },
+    Confirm { group: u64, token: u64 },
 }
 
 struct Proposal {
@@ -91,6 +92,8 @@ pub struct Node<F: FileSystem = DefaultFileSystem> {
     written_bytes: u64,
     /// Messages to peers, by group.
     outbox: Vec<(u64, Message)>,
+    /// What all replicas of a group have, for those that follow: node, group, index.
+    notes: Vec<(u64, u64, u64)>,
     logger: slog::Logger,
 }
 
@@ -159,6 +162,7 @@ impl<F: FileSystem> Node<F> {
             stalled: None,
             written_bytes: 0,
             outbox: Vec::new(),
+            notes: Vec::new(),
             logger: slog::Logger::root(slog::Discard, o!()),
         })
     }
@@ -244,6 +248,10 @@ impl<F: FileSystem> Node<F> {
             return Err(Error::Corrupt(why.clone()));
         }
         let kind = message.get_msg_type();
+        let is_vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
+        if is_vote && found.withholds_votes() {
+            return Ok(());
+        }
         if message.to != self.id || kind == MessageType::MsgPropose {
             let (from, to) = (message.from, message.to);
             return Err(Error::Raft(format!("{kind:?} from {from} to {to} is not for this node")));
@@ -302,6 +310,57 @@ impl<F: FileSystem> Node<F> {
         }
     }
 
+    /// Whether this replica leads in `term`, as `Leader` told.
+    #[must_use]
+    pub fn leads_in(&self, group: u64, term: u64) -> bool {
+        self.groups.get(&group).is_some_and(|found| found.leads() && found.told_term == term)
+    }
+
+    /// Asks whether this replica leads still: `Confirmed` with `token` says so, once a majority
+    /// has answered that heard of it after this call. Without a leadership nothing comes, since
+    /// `Lost` was told.
+    ///
+    /// What is read before the confirmation is as new as this call. (Raft, section 6.4.)
+    pub fn confirm(&mut self, group: u64, token: u64) {
+        if !self.unwritten.is_empty() {
+            return self.waiting.push_back(Waiting::Confirm { group, token });
+        }
+        if let Some(found) = self.groups.get_mut(&group)
+            && found.broken.is_none()
+            && found.leads()
+        {
+            found.raw.read_index(token.to_le_bytes().to_vec());
+            self.touched.insert(group);
+        }
+    }
+
+    /// Hands the leadership over to the replica on another node, as soon as that has all entries.
+    /// Proposals are refused meanwhile.
+    pub fn transfer(&mut self, group: u64, to: u64) {
+        // raft-rs takes no input between `ready` and `advance`.
+        if self.unwritten.is_empty()
+            && let Some(found) = self.groups.get_mut(&group)
+            && found.broken.is_none()
+            && found.leads()
+        {
+            found.raw.transfer_leader(to);
+            self.touched.insert(group);
+        }
+    }
+
+    /// Takes the leader's word that every replica of a group has the entries up to `index`:
+    /// [`Node::compact`] may let them go here, too.
+    pub fn receive_note(&mut self, group: u64, index: u64) {
+        if let Some(found) = self.groups.get_mut(&group) {
+            found.told_shared = found.told_shared.max(index);
+        }
+    }
+
+    /// Words for [`Node::receive_note`] on other nodes since the last call: node, group, index.
+    pub fn take_notes(&mut self) -> Vec<(u64, u64, u64)> {
+        std::mem::take(&mut self.notes)
+    }
+
     /// Appends a proposal to its group's log, in memory.
     fn append(&mut self, proposal: Proposal) -> Result<()> {
         let Proposal { group, seq, data } = proposal;
@@ -338,8 +397,8 @@ impl<F: FileSystem> Node<F> {
     }
 
     /// Lets entries up to `index`, whose rows are in the store, go: from memory now, from disk
-    /// with the next write. Where there are peers, only what all of them have, and only at the
-    /// leader.
+    /// with the next write. Where there are peers, only what all of them have; the leader knows,
+    /// and tells them.
     ///
     /// # Errors
     /// [`Error::Raft`] if they were not told yet.
@@ -351,7 +410,13 @@ impl<F: FileSystem> Node<F> {
                 "group {group} is at entry {told}, and cannot be compacted up to {index}"
             )));
         }
-        let index = index.min(opened.shared_index());
+        let shared = opened.shared_index();
+        let index = index.min(shared);
+        if opened.has_peers() && opened.raw.raft.state == StateRole::Leader {
+            let others = opened.raw.raft.prs().iter().map(|(node, _)| *node);
+            let others = others.filter(|node| *node != self.id);
+            self.notes.extend(others.map(|node| (node, group, shared)));
+        }
         if index > 0 {
             opened.raw.mut_store().compact(index);
             self.compactions.insert(group, index);
@@ -388,6 +453,7 @@ impl<F: FileSystem> Node<F> {
         // raft-rs takes no input between `ready` and `advance`.
         if self.unwritten.is_empty() {
             for (id, group) in &mut self.groups {
+                group.age = (group.age + 1).min(ELECTION_TICKS);
                 if group.broken.is_none() && group.raw.tick() {
                     self.touched.insert(*id);
                 }
@@ -419,6 +485,19 @@ impl<F: FileSystem> Node<F> {
     /// sync failed, see [`Error::Unsynced`]). What was committed before and is told in the same
     /// call hides the error from this call only; [`Node::stalled`] has it.
     pub fn poll(&mut self) -> Result<Vec<(u64, Event)>> {
+        self.poll_sending(&mut |_| {})
+    }
+
+    /// As [`Node::poll`], and gives messages to other nodes away as soon as they may go: those
+    /// with a leader's entries need not wait for its own disk. What is left to send when it is
+    /// done is in [`Node::take_messages`].
+    ///
+    /// # Errors
+    /// See [`Node::poll`].
+    pub fn poll_sending(
+        &mut self,
+        send: &mut dyn FnMut(&mut Vec<(u64, Message)>),
+    ) -> Result<Vec<(u64, Event)>> {
         if let Some(error @ Error::Unsynced(_)) = &self.stalled {
             return Err(error.clone());
         }
@@ -430,6 +509,7 @@ impl<F: FileSystem> Node<F> {
             if self.unwritten.is_empty() && self.fenced.is_empty() {
                 return Ok(told);
             }
+            send(&mut self.outbox);
             let written = self.write();
             self.stalled = written.as_ref().err().cloned();
             if let Err(error) = written {
@@ -456,8 +536,16 @@ impl<F: FileSystem> Node<F> {
                 continue;
             }
             let mut ready = group.raw.ready();
+            let confirmed = ready.take_read_states();
             self.outbox.extend(ready.take_messages().into_iter().map(|m| (id, m)));
             tell(id, group, ready.take_committed_entries(), told);
+            if group.leads() {
+                let tokens = confirmed.iter().filter_map(|state| {
+                    let raw: [u8; 8] = state.request_ctx.as_slice().try_into().ok()?;
+                    Some(u64::from_le_bytes(raw))
+                });
+                told.extend(tokens.max().map(|token| (id, Event::Confirmed { token })));
+            }
             self.unwritten.push((id, ready));
         }
     }
@@ -549,6 +637,7 @@ impl<F: FileSystem> Node<F> {
                         told.push((group, Event::Refused { seq, reason: error.to_string() }));
                     }
                 }
+                Waiting::Confirm { group, token } => self.confirm(group, token),
                 Waiting::Received { group, message } => {
                     // Its sender is not waiting for a word of it; a broken group stays so.
                     let _ = self.step(group, *message);
@@ -609,7 +698,13 @@ fn tell(id: u64, group: &mut Group, entries: Vec<Entry>, told: &mut Vec<(u64, Ev
         if is_own && group.told_term != term {
             group.told_term = term;
             group.is_fenced = false;
+            group.told_leader = 0;
             told.push((id, Event::Leader { term }));
         }
+    }
+    let leader = group.raw.raft.leader_id;
+    if !leads && leader != group.told_leader && group.has_peers() {
+        group.told_leader = leader;
+        told.push((id, Event::Follows { leader }));
     }
 }

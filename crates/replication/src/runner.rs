@@ -11,16 +11,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use raft_engine::env::FileSystem;
 use tracing::{debug, error, info, warn};
 
-use crate::{Error, Event, Node, Result, metrics, node::PROPOSAL_OVERHEAD};
+use crate::{
+    Error, Event, Node, Result, metrics,
+    node::PROPOSAL_OVERHEAD,
+    wire::{self, Said},
+};
 
 /// Takes a group's events, in order. Called on the log's thread: it must not block, and must
 /// not wait for the log.
 pub type Sink = Box<dyn FnMut(Vec<Event>) + Send>;
+
+/// Takes what goes to another node's [`Handle::receive`]. Called on the log's thread: it must not
+/// block. What gets lost is sent again.
+pub type Outgoing = Box<dyn FnMut(u64, Bytes) + Send>;
 
 /// How long a failed write waits before it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -35,10 +43,37 @@ const DRAIN_BYTES_MAX: usize = 32 << 20;
 pub const QUEUED_BYTES_MAX: usize = 256 << 20;
 
 enum Message {
-    Register { group: u64, applied: u64, sink: Sink, done: mpsc::Sender<Result<()>> },
-    Propose { group: u64, term: Option<u64>, seq: u64, data: Bytes },
-    Dropped { group: u64, seq: u64 },
-    Compact { group: u64, index: u64 },
+    Register {
+        group: u64,
+        applied: u64,
+        founders: Vec<u64>,
+        sink: Sink,
+        done: mpsc::Sender<Result<()>>,
+    },
+    Received(Bytes),
+    Confirm {
+        group: u64,
+        term: u64,
+        token: u64,
+    },
+    Transfer {
+        group: u64,
+        to: u64,
+    },
+    Propose {
+        group: u64,
+        term: Option<u64>,
+        seq: u64,
+        data: Bytes,
+    },
+    Dropped {
+        group: u64,
+        seq: u64,
+    },
+    Compact {
+        group: u64,
+        index: u64,
+    },
     Stop,
 }
 
@@ -65,14 +100,17 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Opens or founds a group; its events go to `sink`, on the log's thread.
+    /// Opens this node's replica of a group, or founds it with the voters `founders`; its events
+    /// go to `sink`, on the log's thread.
     ///
     /// # Errors
-    /// See [`Node::add_group`].
-    pub fn register(&self, group: u64, applied: u64, sink: Sink) -> Result<()> {
+    /// See [`Node::add_replica`].
+    pub fn register(&self, group: u64, applied: u64, founders: &[u64], sink: Sink) -> Result<()> {
         let (done, opened) = mpsc::channel();
         let gone = || Error::Io("the log's thread is gone".into());
-        self.tx.send(Message::Register { group, applied, sink, done }).map_err(|_| gone())?;
+        let founders = founders.to_vec();
+        let message = Message::Register { group, applied, founders, sink, done };
+        self.tx.send(message).map_err(|_| gone())?;
         opened.recv().map_err(|_| gone())?
     }
 
@@ -107,6 +145,21 @@ impl Handle {
         let _ = self.tx.send(Message::Compact { group, index });
     }
 
+    /// Takes what another node's log sent.
+    pub fn receive(&self, batch: Bytes) {
+        let _ = self.tx.send(Message::Received(batch));
+    }
+
+    /// See [`Node::confirm`]; nothing comes of it if `term` is over.
+    pub fn confirm(&self, group: u64, term: u64, token: u64) {
+        let _ = self.tx.send(Message::Confirm { group, term, token });
+    }
+
+    /// See [`Node::transfer`].
+    pub fn transfer(&self, group: u64, to: u64) {
+        let _ = self.tx.send(Message::Transfer { group, to });
+    }
+
     /// Why the log cannot be written now, if it cannot. What is proposed meanwhile waits, up to
     /// [`crate::WAITING_BYTES_MAX`]; more is refused. Costs nothing while all is well.
     #[must_use]
@@ -126,11 +179,11 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Starts driving `node`.
+    /// Starts driving `node`; what it has for others goes to `outgoing`.
     ///
     /// # Errors
     /// If no thread can be had.
-    pub fn start<F: FileSystem + 'static>(node: Node<F>) -> Result<Self> {
+    pub fn start<F: FileSystem + 'static>(node: Node<F>, outgoing: Outgoing) -> Result<Self> {
         metrics::register();
         let (tx, rx) = mpsc::channel();
         let shared = Arc::new(Shared::default());
@@ -140,6 +193,7 @@ impl Runner {
             .spawn(move || {
                 let mut driver = Driver {
                     node,
+                    outgoing,
                     rx,
                     shared,
                     sinks: HashMap::new(),
@@ -170,6 +224,7 @@ impl Runner {
 
 struct Driver<F: FileSystem> {
     node: Node<F>,
+    outgoing: Outgoing,
     rx: mpsc::Receiver<Message>,
     shared: Arc<Shared>,
     sinks: HashMap<u64, Sink>,
@@ -221,8 +276,8 @@ impl<F: FileSystem> Driver<F> {
         let mut count = 0;
         loop {
             match message {
-                Message::Register { group, applied, sink, done } => {
-                    let opened = self.node.add_group(group, applied);
+                Message::Register { group, applied, founders, sink, done } => {
+                    let opened = self.node.add_replica(group, applied, &founders);
                     if opened.is_ok() {
                         self.sinks.insert(group, sink);
                     }
@@ -232,6 +287,16 @@ impl<F: FileSystem> Driver<F> {
                     bytes += data.len();
                     self.propose(group, term, seq, data);
                 }
+                Message::Received(batch) => {
+                    bytes += batch.len();
+                    self.receive(batch);
+                }
+                Message::Confirm { group, term, token } => {
+                    if self.node.leads_in(group, term) {
+                        self.node.confirm(group, token);
+                    }
+                }
+                Message::Transfer { group, to } => self.node.transfer(group, to),
                 Message::Dropped { group, seq } => {
                     self.node.fence(group);
                     self.refuse(group, seq, "too much waits for the log".into());
@@ -269,6 +334,24 @@ impl<F: FileSystem> Driver<F> {
         }
     }
 
+    fn receive(&mut self, batch: Bytes) {
+        let said = match wire::read(batch) {
+            Ok(said) => said,
+            Err(error) => return warn!(%error, "a peer's messages are dropped"),
+        };
+        for said in said {
+            match said {
+                Said::Note(group, index) => self.node.receive_note(group, index),
+                Said::Message(group, message) => match self.node.receive(group, message) {
+                    Ok(()) => {}
+                    Err(error @ Error::Corrupt(_)) => error!(group, %error, "a replica is broken"),
+                    // Of a group that is not open yet, or an answer that came late.
+                    Err(error) => debug!(group, %error, "a peer's message is dropped"),
+                },
+            }
+        }
+    }
+
     fn refuse(&mut self, group: u64, seq: u64, reason: String) {
         debug!(group, seq, reason, "a proposal was refused");
         if let Some(sink) = self.sinks.get_mut(&group) {
@@ -277,7 +360,11 @@ impl<F: FileSystem> Driver<F> {
     }
 
     fn poll(&mut self) {
-        if let Ok(told) = self.node.poll() {
+        let Self { node, outgoing, .. } = self;
+        let polled = node.poll_sending(&mut |messages| send(outgoing, std::mem::take(messages)));
+        send(outgoing, node.take_messages());
+        send_notes(outgoing, node.take_notes());
+        if let Ok(told) = polled {
             self.deliver(told);
         }
         let error = self.node.stalled().cloned();
@@ -318,5 +405,27 @@ impl<F: FileSystem> Driver<F> {
                 sink(events);
             }
         }
+    }
+}
+
+/// Sends messages, in one batch to each node.
+fn send(outgoing: &mut Outgoing, messages: Vec<(u64, raft::eraftpb::Message)>) {
+    let mut batches: HashMap<u64, BytesMut> = HashMap::new();
+    for (group, message) in messages {
+        let batch = batches.entry(message.to).or_default();
+        if let Err(error) = wire::put_message(batch, group, &message) {
+            error!(group, %error, "a message to a peer is dropped");
+        }
+    }
+    for (to, batch) in batches {
+        outgoing(to, batch.freeze());
+    }
+}
+
+fn send_notes(outgoing: &mut Outgoing, notes: Vec<(u64, u64, u64)>) {
+    for (to, group, index) in notes {
+        let mut note = BytesMut::new();
+        wire::put_note(&mut note, group, index);
+        outgoing(to, note.freeze());
     }
 }

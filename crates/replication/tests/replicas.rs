@@ -52,6 +52,8 @@ struct Replica {
     /// Index of the entry told last.
     told: u64,
     leads: Option<u64>,
+    /// The question under way whether it leads, and the highest term that anyone led in then.
+    asked: Option<(u64, u64)>,
     /// Proposed while leading, not yet told.
     pending: BTreeMap<u64, Bytes>,
     /// Tick at which a crashed one comes back.
@@ -75,6 +77,8 @@ struct World {
     are_faults_on: bool,
     crashes: u64,
     elections: u64,
+    /// Questions whether a replica leads.
+    confirmed: u64,
 }
 
 type Found = Result<(), String>;
@@ -88,6 +92,7 @@ impl World {
             applied: 0,
             told: 0,
             leads: None,
+            asked: None,
             pending: BTreeMap::new(),
             returns_at: 0,
         };
@@ -104,6 +109,7 @@ impl World {
             are_faults_on: true,
             crashes: 0,
             elections: 0,
+            confirmed: 0,
         }
     }
 
@@ -178,6 +184,7 @@ impl World {
                 if replica.node.take().is_some() {
                     replica.disk.fs.crash(seed);
                     replica.leads = None;
+                    replica.asked = None;
                     replica.pending.clear();
                     replica.returns_at = now + 1 + self.rng.below(40);
                     self.crashes += 1;
@@ -257,9 +264,26 @@ impl World {
                 replica.pending.clear();
             }
         }
+        if let Some(term) = replica.leads.filter(|_| self.rng.one_in(30)) {
+            self.confirmed += u64::from(replica.asked.is_none());
+            let latest = self.leaders.keys().copied().max().unwrap_or(0);
+            assert!(latest >= term);
+            replica.asked.get_or_insert((self.now, latest));
+            node.confirm(GROUP, self.now);
+        }
+        if self.are_faults_on && self.rng.one_in(300) {
+            node.transfer(GROUP, REPLICAS[self.rng.below(3) as usize]);
+        }
         // A failed write is tried again with the next turn.
         let told = node.poll().unwrap_or_default();
         let messages = node.take_messages();
+        for (to, group, index) in node.take_notes() {
+            let is_lost = self.rng.one_in(4);
+            let other = self.replicas.iter_mut().find(|r| r.id == to).unwrap();
+            if let Some(node) = other.node.as_mut().filter(|_| !is_lost) {
+                node.receive_note(group, index);
+            }
+        }
         for (group, event) in told {
             assert_eq!(group, GROUP);
             self.hear(place, event)?;
@@ -305,9 +329,22 @@ impl World {
             }
             Event::Lost => {
                 replica.leads = None;
+                replica.asked = None;
                 replica.pending.clear();
             }
             Event::Refused { .. } => replica.pending.clear(),
+            Event::Follows { leader } => {
+                if replica.leads.is_some() {
+                    return Err(format!("{id} leads and follows {leader}"));
+                }
+            }
+            Event::Confirmed { token } => {
+                if let Some((_, latest)) = replica.asked.take_if(|(asked, _)| token >= *asked)
+                    && replica.leads.is_none_or(|term| term < latest)
+                {
+                    return Err(format!("{id} is told that it leads after term {latest} began"));
+                }
+            }
             Event::Committed { index, term, seq, data } => {
                 if index != replica.told + 1 {
                     return Err(format!("{id} was told {index} after {}", replica.told));

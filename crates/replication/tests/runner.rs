@@ -26,7 +26,7 @@ impl Group {
     fn register(runner: &Runner) -> Self {
         let (tx, events) = mpsc::channel();
         let handle = runner.handle();
-        handle.register(1, 0, Box::new(move |e| drop(tx.send(e)))).unwrap();
+        handle.register(1, 0, &[1], Box::new(move |e| drop(tx.send(e)))).unwrap();
         Self { handle, events, told: Default::default() }
     }
 
@@ -67,7 +67,7 @@ fn committed(event: &Event) -> Option<u64> {
 #[test]
 fn commits_from_many_threads_and_stops() {
     let disk = Disk::new();
-    let runner = Runner::start(disk.open()).unwrap();
+    let runner = Runner::start(disk.open(), Box::new(|_, _| {})).unwrap();
     let mut group = Group::register(&runner);
     let (term, _) = group.lead();
     let threads: Vec<_> = (0..4u64)
@@ -100,7 +100,7 @@ fn commits_from_many_threads_and_stops() {
 #[test]
 fn a_full_disk_is_told_and_got_over() {
     let disk = Disk::new();
-    let runner = Runner::start(disk.open()).unwrap();
+    let runner = Runner::start(disk.open(), Box::new(|_, _| {})).unwrap();
     let mut group = Group::register(&runner);
     let (term, _) = group.lead();
     disk.fs.fail_writes(Some(ENOSPC));
@@ -119,7 +119,7 @@ fn what_cannot_wait_is_refused_and_leadership_comes_back() {
     let disk = Disk::new();
     let mut node = disk.open();
     node.set_waiting_bytes_max(0);
-    let runner = Runner::start(node).unwrap();
+    let runner = Runner::start(node, Box::new(|_, _| {})).unwrap();
     let mut group = Group::register(&runner);
     let (term, _) = group.lead();
     disk.fs.fail_writes(Some(ENOSPC));
@@ -147,7 +147,7 @@ fn what_cannot_wait_is_refused_and_leadership_comes_back() {
 #[test]
 fn a_failed_sync_ends_it_until_a_restart() {
     let disk = Disk::new();
-    let runner = Runner::start(disk.open()).unwrap();
+    let runner = Runner::start(disk.open(), Box::new(|_, _| {})).unwrap();
     let mut group = Group::register(&runner);
     let (term, _) = group.lead();
     disk.fs.fail_syncs(Some(EIO));

@@ -21,7 +21,7 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start one node for development, on loopback addresses
+    /// Start one node for development, or a cluster of some, on loopback addresses
     Dev(Box<DevArgs>),
     /// Start a node from a configuration file
     Server(ServerArgs),
@@ -42,6 +42,13 @@ pub struct DevArgs {
     /// Address to listen on, for gRPC and HTTP [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     pub ip: Option<IpAddr>,
+    /// Start so many nodes, each a process of its own, with ports that follow each other: three
+    /// nodes serve gRPC on 7233, 7234 and 7235 by default
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=9))]
+    pub nodes: u64,
+    /// Port on which the first of several nodes listens to the others [default: 7253]
+    #[arg(long, value_name = "PORT")]
+    pub peer_port: Option<u16>,
     /// Port of the gRPC API [default: 7233]
     #[arg(long)]
     pub port: Option<u16>,
@@ -73,6 +80,9 @@ pub struct ServerArgs {
     /// The configuration file; `everspan config` prints one
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Stop when standard input ends
+    #[arg(long, hide = true)]
+    pub stop_at_eof: bool,
 }
 
 impl DevArgs {
@@ -94,6 +104,9 @@ impl DevArgs {
         }
         if let Some(port) = self.port {
             config.grpc.address.set_port(port);
+        }
+        if let Some(port) = self.peer_port {
+            config.cluster.address.set_port(port);
         }
         if let Some(port) = self.http_port {
             config.http.address.set_port(port);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! everspan.json   format version, node, number of shards; written once
+//! everspan.joined there once the node has taken part in its cluster; empty
 //! everspan.lock   locked while a process uses the directory; holds its process ID
 //! log/            the Raft log of all shards
 //! store/          the database that checkpoints are written to
@@ -24,6 +25,7 @@ pub const FORMAT: u32 = 1;
 
 const IDENTITY: &str = "everspan.json";
 const LOCK: &str = "everspan.lock";
+const JOINED: &str = "everspan.joined";
 /// What a new file system has in its root.
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -100,6 +102,38 @@ pub enum Error {
         /// What was asked for.
         wanted: u32,
     },
+    /// It belongs to another node or cluster.
+    #[error(
+        "the data directory {} belongs to {stored}, and this is {wanted}: \
+         name the directory that is this node's own",
+        dir.display()
+    )]
+    Other {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose it is.
+        stored: String,
+        /// Who asks.
+        wanted: String,
+    },
+}
+
+/// A node's place in its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The node's number.
+    pub node: u64,
+    /// The numbers of the nodes that founded the cluster.
+    pub nodes: Vec<u64>,
+}
+
+impl std::fmt::Display for Membership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { cluster, node, nodes } = self;
+        write!(f, "node {node} of cluster {cluster:?} with the nodes {nodes:?}")
+    }
 }
 
 /// What a data directory is, for as long as it exists.
@@ -113,6 +147,9 @@ pub struct Identity {
     pub shards: u32,
     /// The release that made it.
     pub created_by: String,
+    /// The cluster that the node is part of; none if it is its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub membership: Option<Membership>,
 }
 
 /// A data directory that this process has locked.
@@ -174,6 +211,7 @@ impl DataDir {
                     node_id: Uuid::new_v4(),
                     shards: shards.unwrap_or(SHARDS_DEFAULT),
                     created_by: env!("CARGO_PKG_VERSION").into(),
+                    membership: None,
                 };
                 write_identity(path, &identity).map_err(failed("write to it"))?;
                 identity
@@ -181,6 +219,51 @@ impl DataDir {
             Err(e) => return Err(failed("read everspan.json in it")(e)),
         };
         Ok(Self { path: path.to_owned(), identity, lock, temporary })
+    }
+
+    /// Takes the directory for a node, for ever.
+    ///
+    /// # Errors
+    /// [`Error::Other`] if it is another's, [`Error::Io`] if that cannot be written down.
+    pub fn take(&mut self, membership: Option<&Membership>) -> Result<(), Error> {
+        let stored = &self.identity.membership;
+        if stored.as_ref() == membership {
+            return Ok(());
+        }
+        let is_new = !self.log_path().exists() && !self.store_path().exists();
+        if stored.is_some() || !is_new {
+            let name = |m: Option<&Membership>| {
+                m.map_or_else(|| "a node that is its own cluster".into(), ToString::to_string)
+            };
+            return Err(Error::Other {
+                dir: self.path.clone(),
+                stored: name(stored.as_ref()),
+                wanted: name(membership),
+            });
+        }
+        self.identity.membership = membership.cloned();
+        write_identity(&self.path, &self.identity).map_err(|e| self.cannot("write to it", &e))
+    }
+
+    fn cannot(&self, action: &str, e: &io::Error) -> Error {
+        Error::Io { dir: self.path.clone(), action: action.into(), reason: e.to_string() }
+    }
+
+    /// Whether the node has ever taken part in its cluster: others may count on what it said.
+    #[must_use]
+    pub fn has_joined(&self) -> bool {
+        self.path.join(JOINED).exists()
+    }
+
+    /// Notes that it does so from now on.
+    ///
+    /// # Errors
+    /// If that cannot be written down.
+    pub fn join(&self) -> Result<(), Error> {
+        let written = File::create(self.path.join(JOINED))
+            .and_then(|file| file.sync_all())
+            .and_then(|()| File::open(&self.path)?.sync_all());
+        written.map_err(|e| self.cannot("write to it", &e))
     }
 
     /// The directory.
@@ -331,6 +414,29 @@ mod tests {
         assert_eq!(*DataDir::open(&path, Some(3)).unwrap().identity(), identity);
         let refused = DataDir::open(&path, Some(4)).unwrap_err();
         assert_eq!(refused, Error::Shards { dir: path.clone(), stored: 3, wanted: 4 });
+    }
+
+    #[test]
+    fn a_directory_is_one_nodes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d");
+        let mut data = DataDir::open(&path, None).unwrap();
+        let one = Membership { cluster: "c".into(), node: 1, nodes: vec![1, 2, 3] };
+        data.take(Some(&one)).unwrap();
+        assert!(!data.has_joined());
+        data.join().unwrap();
+        drop(data);
+        let mut data = DataDir::open(&path, None).unwrap();
+        assert!(data.has_joined());
+        data.take(Some(&one)).unwrap();
+        for other in [None, Some(&Membership { node: 2, ..one.clone() })] {
+            let refused = data.take(other).unwrap_err();
+            assert!(matches!(&refused, Error::Other { stored, .. } if *stored == one.to_string()));
+        }
+        let mut alone = DataDir::open(&dir.path().join("a"), None).unwrap();
+        alone.take(None).unwrap();
+        std::fs::create_dir(alone.log_path()).unwrap();
+        assert!(alone.take(Some(&one)).is_err());
     }
 
     #[test]

@@ -18,8 +18,10 @@
 //! half-dead node.
 
 pub mod cli;
+mod cluster;
 pub mod config;
 pub mod data_dir;
+mod local_cluster;
 mod logs;
 pub mod node;
 mod panics;

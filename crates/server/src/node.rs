@@ -6,13 +6,17 @@ use std::{net::SocketAddr, sync::Arc};
 use actix_rt::Arbiter;
 use everspan_broker::Brokers;
 use everspan_gateway::{Frontend, Gateway, MetaQueueConfigs};
-use everspan_meta::{GroupLog, MetaHandle};
+use everspan_meta::MetaHandle;
+use everspan_peers::{Listening, Peers};
 use everspan_replication::{Config as LogConfig, Node as Log, Runner};
-use everspan_shard::{Retention, ShardTasks, Shards};
+use everspan_shard::{Retention, Routes, ShardTasks, Shards};
 use everspan_storage::{SledOptions, SledStore, Store};
 use tokio::runtime::Runtime;
 
-use crate::{Config, DataDir};
+use crate::{
+    Config, DataDir,
+    cluster::{self, Parts},
+};
 
 /// Why a node does not start or stop well.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,9 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Node {
     gateway: Gateway,
+    peers: Peers,
+    /// Where other nodes speak to this one, if there are any.
+    listening: Option<Listening>,
     brokers: Brokers,
     shards: Shards,
     log: Runner,
@@ -92,7 +99,11 @@ impl Node {
     /// See [`Error`]; everything that was started is stopped then.
     pub async fn start(config: &Config, data: &DataDir) -> Result<Self, Error> {
         // Addresses first: what is most often wrong is told before anything is opened.
-        for (what, address) in [("gRPC", config.grpc.address), ("HTTP", config.http.address)] {
+        let mut addresses = vec![("gRPC", config.grpc.address), ("HTTP", config.http.address)];
+        if config.cluster.is_set() {
+            addresses.push(("peers", config.cluster.address));
+        }
+        for (what, address) in addresses {
             std::net::TcpListener::bind(address).map_err(|e| {
                 Error::Listen(format!("cannot listen on {address} for {what}: {e}"))
             })?;
@@ -100,20 +111,52 @@ impl Node {
         let cache = SledOptions { cache_bytes: config.storage.cache_bytes };
         let store: Arc<dyn Store> =
             Arc::new(SledStore::open(&data.store_path(), &cache).map_err(state)?);
+        let count = data.identity().shards;
+        let runtime = Rpc::start(threads(config.threads.grpc))?;
+        let parts = Parts::default();
+        let (peers, listening, nodes) = if config.cluster.is_set() {
+            let options = cluster::options(config, count);
+            let (address, service) = (config.cluster.address, parts.clone());
+            let started = runtime.run(async move {
+                let peers = Peers::start(options)?;
+                let listening = Listening::start(address, peers.clone(), service).await?;
+                Ok::<_, String>((peers, Some(listening)))
+            });
+            let (peers, listening) = started.await?.map_err(Error::Listen)?;
+            (peers, listening, config.cluster.node_ids())
+        } else {
+            (Peers::alone(), None, vec![1])
+        };
+        let outgoing = peers.clone();
         let log = Runner::start(
             Log::open(&LogConfig {
                 dir: data.log_path(),
-                // There are no others yet.
-                node_id: 1,
+                node_id: peers.me(),
                 file_bytes: config.storage.log_file_bytes,
                 purge_bytes: config.storage.log_purge_bytes,
             })
             .map_err(state)?,
+            Box::new(move |to, batch| outgoing.send(to, batch)),
         )
         .map_err(state)?;
+        if config.cluster.is_set() {
+            cluster::enter(&peers, data, nodes.len()).await.map_err(Error::State)?;
+        }
+        let _ = parts.log.set(log.handle());
 
-        let group = GroupLog::open(log.handle(), store.clone()).await.map_err(state)?;
-        let meta = MetaHandle::open(group).await.map_err(state)?;
+        let opening = {
+            let (handle, store, peers, nodes) =
+                (log.handle(), store.clone(), peers.clone(), nodes.clone());
+            let is_system = everspan_gateway::is_system_attribute;
+            runtime
+                .run(async move { MetaHandle::open(handle, store, peers, &nodes, is_system).await })
+        };
+        let meta = opening.await?.map_err(state)?;
+        peers.set_founded(meta.snapshot().cluster_id.to_string());
+        let _ = parts.meta.set(meta.clone());
+        if config.cluster.is_set() {
+            meta.joined(data.identity().node_id).await.map_err(state)?;
+        }
         for name in &config.namespaces.create {
             meta.ensure(name.as_str()).await.map_err(state)?;
         }
@@ -124,8 +167,7 @@ impl Node {
             .map(|a| (a.name.clone(), a.kind as i32))
             .collect::<everspan_meta::AttributeTypes>();
         if !attributes.is_empty() {
-            let is_system = everspan_gateway::is_system_attribute;
-            meta.add_attributes(&attributes, &is_system).await.map_err(state)?;
+            meta.add_attributes(&attributes).await.map_err(state)?;
         }
 
         let arbiters: Vec<Arbiter> =
@@ -136,10 +178,10 @@ impl Node {
         let configs = Arc::new(MetaQueueConfigs::new(meta.clone()));
         // A rate that no f64 holds exactly does not matter.
         let rate_max = limits.queue_tasks_per_second_max as f64;
-        let brokers = Brokers::start(&handles, Arc::new(tasks.clone()), configs, rate_max)
+        let source = Arc::new(tasks.clone());
+        let brokers = Brokers::start(peers.clone(), &handles, source, configs, rate_max)
             .await
             .map_err(state)?;
-        let count = data.identity().shards;
         let namespaces = meta.clone();
         let options = everspan_shard::Options {
             retention: Retention::new(move |id| namespaces.snapshot().kept_for(id)),
@@ -148,12 +190,29 @@ impl Node {
             checkpoint_bytes: config.storage.checkpoint_bytes,
             table_bytes_max: config.storage.table_bytes_max,
         };
-        let shards =
-            Shards::start(count, &handles, store, log.handle(), brokers.clone(), options, &tasks)
-                .await
-                .map_err(state)?;
+        let routes = Routes::new(peers.clone(), nodes, count);
+        let (handle, known) = (log.handle(), brokers.clone());
+        let shards = Shards::start(count, routes, &handles, store, handle, known, options, &tasks)
+            .await
+            .map_err(state)?;
+        let _ = parts.shards.set(shards.clone());
+        let _ = parts.brokers.set(brokers.clone());
+        if config.cluster.is_set() {
+            let (brokers, meta, known) = (brokers.clone(), meta.clone(), shards.clone());
+            runtime
+                .run(async move {
+                    tokio::spawn(brokers.clone().follow_nodes());
+                    tokio::spawn(known.follow_nodes());
+                    tokio::spawn(async move {
+                        loop {
+                            meta.changed().await;
+                            brokers.reconfigure_all();
+                        }
+                    });
+                })
+                .await?;
+        }
 
-        let runtime = Rpc::start(threads(config.threads.grpc))?;
         let frontend = Frontend::new(shards.clone(), brokers.clone(), meta, limits, count);
         let options = everspan_gateway::Options {
             grpc: config.grpc.address,
@@ -167,7 +226,17 @@ impl Node {
             .await?
             .map_err(|e| Error::Listen(e.to_string()))?;
         let shutdown_timeout = config.node.shutdown_timeout_ms;
-        Ok(Self { gateway, brokers, shards, log, arbiters, runtime, shutdown_timeout })
+        Ok(Self {
+            gateway,
+            peers,
+            listening,
+            brokers,
+            shards,
+            log,
+            arbiters,
+            runtime,
+            shutdown_timeout,
+        })
     }
 
     /// Where gRPC is served; the port is the real one where 0 was configured.
@@ -188,12 +257,22 @@ impl Node {
     /// # Errors
     /// If something could not be written; the log has it.
     pub async fn shutdown(self) -> Result<(), Error> {
-        let Self { gateway, brokers, shards, log, arbiters, runtime, shutdown_timeout } = self;
+        let Self { gateway, peers, listening, brokers, shards, log, arbiters, runtime, .. } = self;
+        let shutdown_timeout = self.shutdown_timeout;
+        let leaving = shards.clone();
         let stopped = runtime.run(async move {
+            if listening.is_some() {
+                // What is new goes to the others from here on.
+                peers.leave();
+                leaving.hand_over().await;
+            }
             gateway.unready().await;
             // Polls would wait for work until their deadlines.
             brokers.release_all();
             gateway.stop(shutdown_timeout).await;
+            if let Some(listening) = listening {
+                listening.stop();
+            }
         });
         stopped.await?;
         shards.stop().await;

@@ -8,7 +8,9 @@ use tracing::{info, warn};
 use crate::{
     Config, DataDir, Node,
     cli::{Cli, Command, DevArgs, ServerArgs, reachable},
-    config, logs, node, panics,
+    cluster, config,
+    local_cluster::{self, LocalCluster},
+    logs, node, panics,
     signals::Signals,
 };
 
@@ -23,6 +25,10 @@ enum Error {
     Node(#[from] node::Error),
     #[error("the data directory {} cannot be served: {reason}", dir.display())]
     State { dir: PathBuf, reason: String },
+    #[error(transparent)]
+    Cluster(#[from] local_cluster::Error),
+    #[error("no temporary directory can be made: {0}")]
+    Temporary(std::io::Error),
     #[error("signals cannot be caught: {0}")]
     Signals(std::io::Error),
     #[error("an internal error while starting; run with --log-level debug to see it")]
@@ -59,13 +65,16 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 fn dev(args: &DevArgs) -> Result<(), Error> {
     let config = args.config(environment())?;
     logs::init(&config.log);
+    if args.nodes > 1 {
+        return dev_cluster(args, config);
+    }
     let shards = asked_for(&config);
     let data = if args.ephemeral {
         DataDir::ephemeral(shards)?
     } else {
         DataDir::open(&config.node.data_dir, shards)?
     };
-    serve(&config, data, |node, data| {
+    serve(&config, data, false, |node, data| {
         let (grpc, http) = (reachable(node.grpc_address()), reachable(node.http_address()));
         let kept = if data.is_ephemeral() { " (ephemeral)" } else { "" };
         println(&format!(
@@ -80,11 +89,63 @@ fn dev(args: &DevArgs) -> Result<(), Error> {
     })
 }
 
+/// Several nodes, each a process of its own.
+fn dev_cluster(args: &DevArgs, mut config: Config) -> Result<(), Error> {
+    let temporary = args.ephemeral.then(|| tempfile::Builder::new().prefix("everspan-").tempdir());
+    let temporary = temporary.transpose().map_err(Error::Temporary)?;
+    if let Some(dir) = &temporary {
+        config.node.data_dir = dir.path().to_owned();
+    }
+    let system = actix_rt::System::new();
+    let mut signals = system.block_on(async { Signals::catch() }).map_err(Error::Signals)?;
+    let mut cluster = LocalCluster::start(&local_cluster::configs(&config, args.nodes))?;
+    cluster.await_ready()?;
+    let mut lines = String::new();
+    for node in &cluster.nodes {
+        let (grpc, http) = (reachable(node.grpc), reachable(node.http));
+        lines += &format!("  Node {}  gRPC {grpc}  HTTP http://{http}\n", node.id);
+    }
+    let dir = std::path::absolute(&config.node.data_dir).unwrap_or(config.node.data_dir);
+    println(&format!(
+        "\nEverspan {version} is ready, as a cluster of {} nodes.\n\n\
+         {lines}  Data, logs  {}{}\n\nStop it with Ctrl-C.\n",
+        args.nodes,
+        dir.display(),
+        if args.ephemeral { " (ephemeral)" } else { "" },
+        version = env!("CARGO_PKG_VERSION"),
+    ));
+    system.block_on(async {
+        let mut looks = tokio::time::interval(std::time::Duration::from_millis(500));
+        loop {
+            tokio::select! {
+                () = signals.first() => break,
+                _ = looks.tick() => for n in cluster.ended() {
+                    let node = &cluster.nodes[n];
+                    println(&format!(
+                        "Node {} ended; the others go on. Its log is {}; start it again with\n  \
+                         everspan server --config {}",
+                        node.id, node.log.display(), node.log.with_extension("toml").display(),
+                    ));
+                },
+            }
+        }
+        let ended = tokio::task::spawn_blocking(move || {
+            cluster.stop(|| false);
+        });
+        tokio::select! {
+            _ = ended => {}
+            code = signals.second() => std::process::exit(code),
+        }
+    });
+    drop(temporary);
+    Ok(())
+}
+
 fn server(args: &ServerArgs) -> Result<(), Error> {
     let config = Config::load(Some(&args.config), environment())?;
     logs::init(&config.log);
     let data = DataDir::open(&config.node.data_dir, asked_for(&config))?;
-    serve(&config, data, |_, _| {})
+    serve(&config, data, args.stop_at_eof, |_, _| {})
 }
 
 /// Prints without minding a reader that went away.
@@ -92,6 +153,31 @@ fn println(text: &str) {
     let mut out = std::io::stdout();
     let _ = writeln!(out, "{text}");
     let _ = out.flush();
+}
+
+/// Standard input, to be waited for until whoever started this process closes it, or ends.
+struct Input(Option<tokio::sync::watch::Receiver<bool>>);
+
+impl Input {
+    /// Watches it, if it matters, on a thread that nobody waits for.
+    fn watch(matters: bool) -> Self {
+        Self(matters.then(|| {
+            let (tx, rx) = tokio::sync::watch::channel(false);
+            std::thread::spawn(move || {
+                // An input that cannot be read has ended.
+                let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+                let _ = tx.send(true);
+            });
+            rx
+        }))
+    }
+
+    async fn ends(&self) {
+        match &self.0 {
+            Some(ended) => drop(ended.clone().wait_for(|ended| *ended).await),
+            None => std::future::pending().await,
+        }
+    }
 }
 
 fn asked_for(config: &Config) -> Option<u32> {
@@ -110,12 +196,19 @@ fn unusable(error: node::Error, data: &DataDir) -> Error {
 }
 
 /// Starts a node, tells that it is ready, and stops it at the first signal.
-fn serve(config: &Config, data: DataDir, ready: impl FnOnce(&Node, &DataDir)) -> Result<(), Error> {
+fn serve(
+    config: &Config,
+    mut data: DataDir,
+    stops_at_eof: bool,
+    ready: impl FnOnce(&Node, &DataDir),
+) -> Result<(), Error> {
+    data.take(cluster::membership(config).as_ref())?;
     for (what, address) in [("gRPC", config.grpc.address), ("HTTP", config.http.address)] {
         if !address.ip().is_loopback() {
             warn!(%address, "{what} is reachable from other machines, without authentication");
         }
     }
+    let input = Input::watch(stops_at_eof);
     // Arbiters, on which shards and brokers live, belong to the system of this thread.
     let system = actix_rt::System::new();
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
@@ -124,6 +217,7 @@ fn serve(config: &Config, data: DataDir, ready: impl FnOnce(&Node, &DataDir)) ->
             let node = tokio::select! {
                 started = Node::start(config, &data) => started.map_err(|e| unusable(e, &data))?,
                 () = signals.first() => return Ok(()),
+                () = input.ends() => return Ok(()),
             };
             panics::serving();
             info!(
@@ -135,7 +229,10 @@ fn serve(config: &Config, data: DataDir, ready: impl FnOnce(&Node, &DataDir)) ->
                 "ready"
             );
             ready(&node, &data);
-            signals.first().await;
+            tokio::select! {
+                () = signals.first() => {}
+                () = input.ends() => info!("standard input ended: stopping"),
+            }
             tokio::select! {
                 stopped = node.shutdown() => stopped?,
                 code = signals.second() => {

@@ -21,6 +21,7 @@ use crate::{
     metrics,
     outbox::Delivery,
     outcome::{CallId, Outcome},
+    routes::Routes,
     shard::Route,
 };
 
@@ -32,19 +33,49 @@ const LEAD_AGAIN: Duration = Duration::from_secs(1);
 const IDLE_TICKS: u64 = 10;
 /// Runs woken in one go, so that a crowd of timers does not keep calls waiting.
 const WAKES_AT_ONCE: usize = 256;
+/// What a shard that is handed over has under way is looked at so often.
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// What comes for a shard from outside.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
 pub(crate) enum Inbound {
-    Call { request: Request, reply: oneshot::Sender<Result<Reply>> },
-    StartTask { offer: Offer, poller: Poller, done: TaskDone },
+    Call {
+        request: Request,
+        reply: oneshot::Sender<Result<Reply>>,
+    },
+    StartTask {
+        offer: Offer,
+        poller: Poller,
+        done: TaskDone,
+    },
     StickyUnavailable(Offer),
-    Backlog { ask: BacklogAsk, done: Box<dyn FnOnce(Result<BacklogPage>) + Send> },
-    CountBacklog { queue: QueueKey, done: Box<dyn FnOnce(Result<BacklogCounts>) + Send> },
-    Deliver { delivery: Delivery, done: DeliveryDone },
-    List { list: ListCall, reply: oneshot::Sender<Result<visibility::ListPage>> },
-    Count { count: CountCall, reply: oneshot::Sender<Result<visibility::Counts>> },
+    Backlog {
+        ask: BacklogAsk,
+        done: Box<dyn FnOnce(Result<BacklogPage>) + Send>,
+    },
+    CountBacklog {
+        queue: QueueKey,
+        done: Box<dyn FnOnce(Result<BacklogCounts>) + Send>,
+    },
+    Deliver {
+        delivery: Delivery,
+        done: DeliveryDone,
+    },
+    List {
+        list: ListCall,
+        reply: oneshot::Sender<Result<visibility::ListPage>>,
+    },
+    Count {
+        count: CountCall,
+        reply: oneshot::Sender<Result<visibility::Counts>>,
+    },
+    /// Task-queue brokers came or went with their nodes.
+    OfferSoft,
+    HandOver {
+        to: u64,
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// A page of a list, from one shard.
@@ -112,6 +143,7 @@ pub(crate) struct ShardActor {
     pub(crate) shared: Shared,
     /// The shards that messages go to.
     pub(crate) peers: ShardTasks,
+    routes: Routes,
     pub(crate) inbox: Inbox,
     checkpointer: Checkpointer,
     rule: CheckpointRule,
@@ -129,6 +161,7 @@ impl ShardActor {
     pub(crate) fn new(
         shared: Shared,
         peers: ShardTasks,
+        routes: Routes,
         checkpointer: Checkpointer,
         rule: CheckpointRule,
         log: everspan_replication::Handle,
@@ -137,6 +170,7 @@ impl ShardActor {
         Self {
             shared,
             peers,
+            routes,
             inbox: Inbox::default(),
             checkpointer,
             rule,
@@ -311,10 +345,13 @@ impl ShardActor {
                 }
             }
             Event::Leader { term } => self.lead(term, ctx),
-            other => {
+            Event::Confirmed { token } => self.shared.borrow_mut().confirmed(token),
+            Event::Follows { leader } => self.follow(leader),
+            other @ (Event::Refused { .. } | Event::Lost) => {
                 // Nothing is known of proposals in flight: drop what was decided on them.
                 warn!(shard = %self.shared.borrow().shard.id, ?other, "leadership lost");
-                self.abandon(ctx);
+                let error = Error::unavailable("leadership of the shard was lost");
+                self.abandon(&error, ctx);
             }
         }
     }
@@ -350,7 +387,7 @@ impl ShardActor {
         }
         {
             let core = &mut *self.shared.borrow_mut();
-            let counted = core.shard.open_runs();
+            let counted = if core.is_leading { core.shard.open_runs() } else { 0 };
             if let Err(error) = core.shard.load_open_runs() {
                 // For the metrics only.
                 error!(shard = %core.shard.id, %error, "open runs are not counted");
@@ -360,6 +397,7 @@ impl ShardActor {
                 metrics::add(&metrics::SHARD_ACTORS, 1);
             }
             core.lead(term);
+            self.routes.learn(core.shard.id, self.routes.peers().me());
             info!(shard = %core.shard.id, term, "shard leads");
         }
         self.wake_due();
@@ -378,21 +416,56 @@ impl ShardActor {
         self.load_outbox(ctx)
     }
 
-    fn abandon(&mut self, ctx: &mut Context<Self>) {
+    /// Another replica leads, or none.
+    fn follow(&mut self, leader: u64) {
+        let id = self.shared.borrow().shard.id;
+        info!(shard = %id, leader, "shard follows");
+        self.routes.learn(id, leader);
+    }
+
+    /// Gives the leadership away: takes nothing more, lets what was decided be committed, and has
+    /// the replica on node `to` lead.
+    fn hand_over(&mut self, to: u64, done: oneshot::Sender<()>, ctx: &mut Context<Self>) {
+        {
+            let core = &mut *self.shared.borrow_mut();
+            if !core.is_leading {
+                let _ = done.send(());
+                return;
+            }
+            core.is_handing_over = true;
+        }
+        ctx.run_later(SETTLE, move |actor, ctx| {
+            if !actor.shared.borrow().is_settled() {
+                return actor.hand_over(to, done, ctx);
+            }
+            let id = actor.shared.borrow().shard.id;
+            info!(shard = %id, to, "shard is handed over");
+            // Of those who wait still, nothing was decided that is not known to them.
+            let moved = Error::Moved { shard: id, leader: 0 };
+            actor.abandon(&moved, ctx);
+            actor.log.transfer(u64::from(id.0), to);
+            let _ = done.send(());
+        });
+    }
+
+    fn abandon(&mut self, error: &Error, ctx: &mut Context<Self>) {
         if let Some(waiting) = self.leads_later.take() {
             ctx.cancel_future(waiting);
         }
         self.inbox.refuse("leadership of the shard was lost");
         let core = &mut *self.shared.borrow_mut();
+        core.is_handing_over = false;
+        self.routes.learn(core.shard.id, 0);
         if std::mem::replace(&mut core.is_leading, false) {
             metrics::add(&metrics::SHARD_ACTORS, -1);
+            metrics::add(&metrics::OPEN_EXECUTIONS, -core.shard.open_runs());
         }
         for (_, slot) in core.runs.drain() {
             slot.addr.do_send(Abandon);
         }
         core.shard.forget_proposed();
         core.shard.backlog_counts.clear();
-        core.fail_all("leadership of the shard was lost");
+        core.fail_all(error);
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
@@ -452,8 +525,16 @@ impl Actor for ShardActor {
 impl Handler<Inbound> for ShardActor {
     type Result = ();
 
-    fn handle(&mut self, message: Inbound, _: &mut Self::Context) {
+    fn handle(&mut self, message: Inbound, ctx: &mut Self::Context) {
         match message {
+            Inbound::OfferSoft => {
+                let core = &mut *self.shared.borrow_mut();
+                let runs: Vec<RunId> = core.runs.keys().copied().collect();
+                for run in runs {
+                    core.offer_soft(run);
+                }
+            }
+            Inbound::HandOver { to, done } => self.hand_over(to, done, ctx),
             Inbound::Call { request, reply } => self.call(request, reply),
             Inbound::StartTask { offer, poller, done } => self.start_task(offer, poller, done),
             Inbound::Deliver { delivery, done } => self.deliver(delivery, done),
@@ -547,7 +628,7 @@ impl Handler<Stop> for ShardActor {
         {
             let core = &mut *self.shared.borrow_mut();
             core.is_leading = false;
-            core.fail_all("the server is stopping");
+            core.fail_all(&Error::unavailable("the server is stopping"));
         }
         self.inbox.refuse("the server is stopping");
         self.stopping = Some(stop.0);

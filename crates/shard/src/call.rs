@@ -4,8 +4,10 @@
 //! Adding an RPC that concerns one execution: a line in [`calls!`] below, a branch in the
 //! run's dispatch, a line in the gateway's service.
 
+use bytes::Bytes;
 use everspan_proto::workflowservice as api;
 use everspan_types::{Error, NamespaceId, Result, Time};
+use prost::Message;
 
 /// A request message that a shard answers.
 pub trait ShardCall: Send + 'static {
@@ -18,6 +20,10 @@ pub trait ShardCall: Send + 'static {
     /// # Errors
     /// `INTERNAL` if the shard answered with a message of another kind (a bug).
     fn from_reply(reply: Reply) -> Result<Self::Response>;
+}
+
+fn unreadable(e: prost::DecodeError) -> Error {
+    Error::internal(format!("what another node sent does not read: {e}"))
 }
 
 macro_rules! calls {
@@ -35,6 +41,26 @@ macro_rules! calls {
             pub fn name(&self) -> &'static str {
                 match self { $(Call::$name(_) => stringify!($name),)* }
             }
+
+            /// The request's bytes, for another node.
+            #[must_use]
+            pub fn to_bytes(&self) -> Bytes {
+                match self { $(Call::$name(r) => r.encode_to_vec().into(),)* }
+            }
+
+            /// From the RPC's name and the request's bytes.
+            ///
+            /// # Errors
+            /// `UNIMPLEMENTED` for an RPC that this release does not know, `INTERNAL` for bytes
+            /// that are no such request.
+            pub fn from_bytes(name: &str, body: Bytes) -> Result<Self> {
+                match name {
+                    $(stringify!($name) => Ok(Call::$name(Box::new(
+                        <$request>::decode(body).map_err(unreadable)?,
+                    ))),)*
+                    _ => Err(Error::Unimplemented(format!("this node does not know {name}"))),
+                }
+            }
         }
 
         /// The answers to [`Call`].
@@ -43,6 +69,27 @@ macro_rules! calls {
             #[doc = concat!("`", stringify!($name), "`")]
             $name(Box<$response>),
         )* }
+
+        impl Reply {
+            /// The response's bytes, for another node.
+            #[must_use]
+            pub fn to_bytes(&self) -> Bytes {
+                match self { $(Reply::$name(r) => r.encode_to_vec().into(),)* }
+            }
+
+            /// From the RPC's name and the response's bytes.
+            ///
+            /// # Errors
+            /// As [`Call::from_bytes`].
+            pub fn from_bytes(name: &str, body: Bytes) -> Result<Self> {
+                match name {
+                    $(stringify!($name) => Ok(Reply::$name(Box::new(
+                        <$response>::decode(body).map_err(unreadable)?,
+                    ))),)*
+                    _ => Err(Error::Unimplemented(format!("this node does not know {name}"))),
+                }
+            }
+        }
 
         $(impl ShardCall for $request {
             type Response = $response;
@@ -102,6 +149,45 @@ impl Call {
                 true
             }
             Call::GetWorkflowExecutionHistory(r) => !r.wait_new_event,
+            _ => false,
+        }
+    }
+
+    /// Gives it the ID by which it is known when it is asked again, if it can have one and has
+    /// none.
+    pub fn identify(&mut self, id: impl FnOnce() -> String) {
+        let given = match self {
+            Call::StartWorkflowExecution(r) => &mut r.request_id,
+            Call::SignalWithStartWorkflowExecution(r) => &mut r.request_id,
+            Call::SignalWorkflowExecution(r) => &mut r.request_id,
+            Call::RequestCancelWorkflowExecution(r) => &mut r.request_id,
+            _ => return,
+        };
+        if given.is_empty() {
+            *given = id();
+        }
+    }
+
+    /// Whether it may be asked again when nobody knows what came of it: it changes nothing, or
+    /// bears an ID by which it is known.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Call::DescribeWorkflowExecution(_)
+            | Call::GetWorkflowExecutionHistory(_)
+            | Call::GetWorkflowExecutionHistoryReverse(_)
+            | Call::QueryWorkflow(_)
+            | Call::PollWorkflowExecutionUpdate(_)
+            | Call::RecordActivityTaskHeartbeat(_)
+            | Call::RecordActivityTaskHeartbeatById(_) => true,
+            Call::StartWorkflowExecution(r) => !r.request_id.is_empty(),
+            Call::SignalWithStartWorkflowExecution(r) => !r.request_id.is_empty(),
+            Call::SignalWorkflowExecution(r) => !r.request_id.is_empty(),
+            Call::RequestCancelWorkflowExecution(r) => !r.request_id.is_empty(),
+            Call::UpdateWorkflowExecution(r) => {
+                let meta = r.request.as_ref().and_then(|request| request.meta.as_ref());
+                meta.is_some_and(|meta| !meta.update_id.is_empty())
+            }
             _ => false,
         }
     }

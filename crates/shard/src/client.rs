@@ -2,32 +2,43 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     rc::Rc,
     sync::{Arc, OnceLock, mpsc},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use actix::{Actor, Addr, ArbiterHandle};
+use bytes::Bytes;
 use everspan_broker::{BacklogAsk, BacklogCounts, BacklogPage, Brokers, StartError, TaskSource};
 use everspan_replication::Handle;
 use everspan_storage::{Checkpoint, Store, Table};
 use everspan_types::{
-    Error, Limits, NamespaceId, Offer, Poller, QueueKey, Result, ShardId, StartedTask,
+    Error, Limits, NamespaceId, Offer, Poller, QueueKey, Result, ShardId, StartedTask, Time, wire,
 };
 use everspan_visibility as visibility;
+use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use crate::{
     actor::{CheckpointRule, CountCall, Inbound, ListCall, News, ShardActor, Stop},
     call::{Reply, Request},
     core::Core,
-    outbox::ShardMap,
+    deliver::DeliveryDone,
+    outbox::{Delivery, ShardMap},
     retention::Retention,
+    routes::{ANSWER_MAX, Routes},
     shard::Shard,
+    wire::{Question, SentCall, SentDelivery},
 };
 
 /// Operations in one write of a checkpoint.
 const CHECKPOINT_BATCH: usize = 1_000;
+/// How long nodes may take to see what this one saw already.
+const SETTLE: Duration = Duration::from_millis(300);
+/// Longest wait for other replicas to lead what a node that stops has led.
+const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 
 /// How shards keep their rows.
 #[derive(Clone, Debug)]
@@ -44,7 +55,8 @@ pub struct Options {
     pub retention: Retention,
 }
 
-/// The shards of this node. Cloning is cheap; any thread may call.
+/// The shards of the cluster: the replicas on this node, and the way to the others. Cloning is
+/// cheap; any thread may call.
 #[derive(Clone)]
 pub struct Shards {
     inner: Arc<Inner>,
@@ -52,25 +64,41 @@ pub struct Shards {
 
 struct Inner {
     map: ShardMap,
-    addrs: Vec<Addr<ShardActor>>,
+    routes: Routes,
+    /// Replicas on this node, by shard.
+    addrs: BTreeMap<ShardId, Addr<ShardActor>>,
 }
 
 impl std::fmt::Debug for Shards {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shards").field("count", &self.inner.addrs.len()).finish()
+        let count = self.inner.map.count;
+        f.debug_struct("Shards").field("count", &count).finish_non_exhaustive()
     }
+}
+
+fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time::from_nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// A time of the wall's clock on the one that does not jump.
+fn instant(time: Time) -> tokio::time::Instant {
+    let left = time.since(now()).min(Duration::from_secs(24 * 60 * 60));
+    tokio::time::Instant::now() + left
 }
 
 type CheckpointJob =
     (Checkpoint, Box<dyn FnOnce(std::result::Result<(), String>, Duration) + Send>);
 
 impl Shards {
-    /// Opens `count` shards on `arbiters` and waits until all of them lead.
+    /// Opens this node's replicas of `count` shards on `arbiters`. A node that is alone waits until
+    /// all of them lead.
     ///
     /// # Errors
     /// If a shard's rows or log cannot be read.
     pub async fn start(
         count: u32,
+        routes: Routes,
         arbiters: &[ArbiterHandle],
         store: Arc<dyn Store>,
         log: Handle,
@@ -92,35 +120,39 @@ impl Shards {
             })
             .map_err(|e| Error::internal(format!("no thread for checkpoints: {e}")))?;
 
-        let mut addrs = Vec::new();
+        let me = routes.peers().me();
+        let mut addrs = BTreeMap::new();
         let mut leading = Vec::new();
-        for n in 0..count {
-            let id = ShardId(n + 1);
+        for id in routes.shards() {
+            let replicas = routes.replicas(id);
+            if !replicas.contains(&me) {
+                continue;
+            }
             let table = Table::open(id, store.clone())
                 .map_err(|e| Error::internal(format!("shard {id}: {e}")))?;
             let applied = table.applied();
             let (tx, rx) = oneshot::channel();
-            leading.push(rx);
-            let arbiter = &arbiters[n as usize % arbiters.len()];
+            leading.push((id, rx));
+            let arbiter = &arbiters[id.0 as usize % arbiters.len()];
             let shard = Shard::new(id, table, options.limits.clone(), map)
                 .with_retention(options.retention.clone());
             let addr =
-                Self::spawn(arbiter, shard, &log, &brokers, &options, peers, &jobs, tx).await?;
+                Self::spawn(arbiter, shard, &log, &brokers, &routes, &options, peers, &jobs, tx)
+                    .await?;
             let sink = addr.clone();
-            log.register(
-                u64::from(id.0),
-                applied,
-                Box::new(move |events| sink.do_send(News(events))),
-            )
-            .map_err(|e| Error::internal(format!("shard {id}: {e}")))?;
-            addrs.push(addr);
+            let sink = Box::new(move |events| sink.do_send(News(events)));
+            log.register(u64::from(id.0), applied, &replicas, sink)
+                .map_err(|e| Error::internal(format!("shard {id}: {e}")))?;
+            addrs.insert(id, addr);
         }
-        for (n, rx) in leading.into_iter().enumerate() {
-            rx.await
-                .map_err(|_| Error::internal("a shard stopped while starting"))?
-                .map_err(|e| Error::internal(format!("shard {}: {e}", n + 1)))?;
+        if routes.peers().is_alone() {
+            for (id, rx) in leading {
+                rx.await
+                    .map_err(|_| Error::internal("a shard stopped while starting"))?
+                    .map_err(|e| Error::internal(format!("shard {id}: {e}")))?;
+            }
         }
-        let shards = Shards { inner: Arc::new(Inner { map, addrs }) };
+        let shards = Shards { inner: Arc::new(Inner { map, routes, addrs }) };
         peers.set(shards.clone());
         Ok(shards)
     }
@@ -130,21 +162,24 @@ impl Shards {
         shard: Shard,
         log: &Handle,
         brokers: &Brokers,
+        routes: &Routes,
         options: &Options,
         peers: &ShardTasks,
         jobs: &mpsc::Sender<CheckpointJob>,
         leading: oneshot::Sender<Result<()>>,
     ) -> Result<Addr<ShardActor>> {
         let (tx, rx) = oneshot::channel();
-        let (log, brokers, options, jobs, peers) =
-            (log.clone(), brokers.clone(), options.clone(), jobs.clone(), peers.clone());
+        let (log, brokers, routes) = (log.clone(), brokers.clone(), routes.clone());
+        let (options, jobs, peers) = (options.clone(), jobs.clone(), peers.clone());
         let spawned = arbiter.spawn_fn(move || {
-            let core = Core::new(shard, log.clone(), brokers, options.table_bytes_max);
+            let (bytes_max, known) = (options.table_bytes_max, routes.clone());
+            let core = Core::new(shard, log.clone(), brokers, known, bytes_max);
             let rule =
                 CheckpointRule { every: options.checkpoint_every, bytes: options.checkpoint_bytes };
             let actor = ShardActor::new(
                 Rc::new(RefCell::new(core)),
                 peers,
+                routes,
                 Box::new(move |checkpoint, done| {
                     if let Err(mpsc::SendError((_, done))) = jobs.send((checkpoint, done)) {
                         done(Err("the checkpoint thread is gone".into()), Duration::ZERO);
@@ -173,19 +208,48 @@ impl Shards {
     }
 
     fn addr(&self, shard: ShardId) -> Option<&Addr<ShardActor>> {
-        self.inner.addrs.get(usize::try_from(shard.0).ok()?.checked_sub(1)?)
+        self.inner.addrs.get(&shard)
     }
 
-    /// Asks the shard that owns the request's workflow.
+    /// Asks this node's replica of a shard.
+    async fn here<T>(
+        &self,
+        shard: ShardId,
+        message: impl FnOnce(oneshot::Sender<Result<T>>) -> Inbound,
+    ) -> Result<T> {
+        let addr = self.addr(shard).ok_or_else(|| self.inner.routes.elsewhere(shard))?;
+        let (reply, answer) = oneshot::channel();
+        addr.do_send(message(reply));
+        answer.await.map_err(|_| Error::unavailable(format!("shard {shard} is not here")))?
+    }
+
+    /// Asks the shard that owns the request's workflow, wherever its leader is.
     ///
     /// # Errors
-    /// The shard's, or `UNAVAILABLE` if it went away meanwhile.
+    /// The shard's, or `UNAVAILABLE` if it has no leader.
     pub async fn call(&self, request: Request) -> Result<Reply> {
         let shard = self.of(request.namespace, &request.workflow_id);
-        let (reply, answer) = oneshot::channel();
-        let gone = || Error::unavailable(format!("shard {shard} is not here"));
-        self.addr(shard).ok_or_else(gone)?.do_send(Inbound::Call { request, reply });
-        answer.await.map_err(|_| gone())?
+        let routes = &self.inner.routes;
+        if routes.peers().is_alone() {
+            return self.here(shard, |reply| Inbound::Call { request, reply }).await;
+        }
+        let (me, until) = (routes.peers().me(), instant(request.deadline));
+        let mut request = request;
+        request.call.identify(|| Uuid::new_v4().to_string());
+        let repeats = request.call.is_repeatable();
+        let request = &request;
+        let ask = |node| async move {
+            if node == me {
+                let request = request.clone();
+                return self.here(shard, |reply| Inbound::Call { request, reply }).await;
+            }
+            let now = now();
+            let question = Question::Call(SentCall::new(shard, request, now));
+            let wait = request.deadline.since(now);
+            let body: Bytes = routes.ask(node, shard, &question, wait).await?;
+            Reply::from_bytes(request.call.name(), body)
+        };
+        routes.find(shard, until, repeats, ask).await
     }
 
     /// A page of a list over all shards.
@@ -200,7 +264,15 @@ impl Shards {
         limit: usize,
     ) -> Result<visibility::ListPage> {
         let list = ListCall { namespace, query, after, limit };
-        let pages = self.ask_all(|reply| Inbound::List { list: list.clone(), reply }).await?;
+        let question = |shard| Question::List {
+            shard,
+            namespace,
+            query: (*list.query).clone(),
+            after: list.after,
+            limit: limit as u64,
+        };
+        let here = |reply| Inbound::List { list: list.clone(), reply };
+        let pages = self.ask_all(here, question).await?;
         Ok(visibility::merge_pages(pages, limit))
     }
 
@@ -214,35 +286,146 @@ impl Shards {
         query: Arc<visibility::Query>,
     ) -> Result<visibility::Counts> {
         let count = CountCall { namespace, query };
-        let counts = self.ask_all(|reply| Inbound::Count { count: count.clone(), reply }).await?;
+        let question = |shard| Question::Count { shard, namespace, query: (*count.query).clone() };
+        let here = |reply| Inbound::Count { count: count.clone(), reply };
+        let counts = self.ask_all(here, question).await?;
         Ok(visibility::merge_counts(counts))
     }
 
-    async fn ask_all<T>(
+    async fn ask_all<T: DeserializeOwned>(
         &self,
-        message: impl Fn(oneshot::Sender<Result<T>>) -> Inbound,
+        here: impl Fn(oneshot::Sender<Result<T>>) -> Inbound,
+        question: impl Fn(ShardId) -> Question,
     ) -> Result<Vec<T>> {
-        let answers: Vec<_> = self
-            .inner
-            .addrs
-            .iter()
-            .map(|addr| {
-                let (tx, rx) = oneshot::channel();
-                addr.do_send(message(tx));
-                rx
-            })
-            .collect();
-        let mut all = Vec::with_capacity(answers.len());
-        for answer in answers {
-            all.push(answer.await.map_err(|_| Error::unavailable("a shard went away"))??);
+        let routes = &self.inner.routes;
+        let me = routes.peers().me();
+        let (here, question) = (&here, &question);
+        let asked = routes.shards().map(|shard| {
+            let ask = move |node| async move {
+                if node == me {
+                    self.here(shard, here).await
+                } else {
+                    routes.ask(node, shard, &question(shard), ANSWER_MAX).await
+                }
+            };
+            routes.find(shard, tokio::time::Instant::now() + ANSWER_MAX, true, ask)
+        });
+        futures::future::try_join_all(asked).await
+    }
+
+    /// Answers what another node asks of this one's replicas.
+    ///
+    /// # Errors
+    /// If it is no question.
+    pub async fn answer(&self, question: Bytes) -> std::result::Result<Bytes, String> {
+        let question: Question = wire::from_bytes(&question).map_err(|e| e.to_string())?;
+        Ok(match question {
+            Question::Call(sent) => {
+                let shard = sent.shard;
+                let answer = match sent.request(now()) {
+                    Ok(request) => self.here(shard, |reply| Inbound::Call { request, reply }).await,
+                    Err(error) => Err(error),
+                };
+                wire::to_bytes(&answer.map(|reply| reply.to_bytes()))
+            }
+            Question::Start { offer, poller } => {
+                let shard = offer.shard;
+                let started = self.here(shard, |reply| Inbound::StartTask {
+                    offer,
+                    poller,
+                    done: Box::new(move |started| drop(reply.send(Ok(started)))),
+                });
+                wire::to_bytes(&started.await)
+            }
+            Question::StickyUnavailable { offer } => {
+                if let Some(addr) = self.addr(offer.shard) {
+                    addr.do_send(Inbound::StickyUnavailable(offer));
+                }
+                wire::to_bytes(&Ok::<_, Error>(()))
+            }
+            Question::Backlog { shard, ask } => {
+                let page = self.here(shard, |reply| Inbound::Backlog {
+                    ask,
+                    done: Box::new(move |page| drop(reply.send(page))),
+                });
+                wire::to_bytes(&page.await)
+            }
+            Question::CountBacklog { shard, queue } => {
+                let counts = self.here(shard, |reply| Inbound::CountBacklog {
+                    queue,
+                    done: Box::new(move |counts| drop(reply.send(counts))),
+                });
+                wire::to_bytes(&counts.await)
+            }
+            Question::Deliver { shard, delivery } => {
+                let taken = match delivery.delivery() {
+                    Ok(delivery) => {
+                        let deliver = |reply: oneshot::Sender<Result<u64>>| Inbound::Deliver {
+                            delivery,
+                            done: Box::new(move |taken| drop(reply.send(taken))),
+                        };
+                        self.here(shard, deliver).await
+                    }
+                    Err(error) => Err(error),
+                };
+                wire::to_bytes(&taken)
+            }
+            Question::List { shard, namespace, query, after, limit } => {
+                let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+                let list = ListCall { namespace, query: Arc::new(query), after, limit };
+                wire::to_bytes(&self.here(shard, |reply| Inbound::List { list, reply }).await)
+            }
+            Question::Count { shard, namespace, query } => {
+                let count = CountCall { namespace, query: Arc::new(query) };
+                wire::to_bytes(&self.here(shard, |reply| Inbound::Count { count, reply }).await)
+            }
+        })
+    }
+
+    /// Offers tasks anew as nodes, and the brokers on them, come and go; for ever.
+    pub async fn follow_nodes(self) {
+        let mut views = self.inner.routes.peers().watch();
+        while views.changed().await.is_ok() {
+            // Brokers first see it, too.
+            tokio::time::sleep(SETTLE).await;
+            views.borrow_and_update();
+            for addr in self.inner.addrs.values() {
+                addr.do_send(Inbound::OfferSoft);
+            }
         }
-        Ok(all)
+    }
+
+    /// Has other nodes lead what this one leads, where they can. To be called before it stops,
+    /// so that nobody waits for an election.
+    pub async fn hand_over(&self) {
+        let routes = &self.inner.routes;
+        let me = routes.peers().me();
+        let view = routes.peers().view();
+        let mut ends = Vec::new();
+        for (shard, addr) in &self.inner.addrs {
+            let others = routes.replicas(*shard).into_iter().filter(|node| *node != me);
+            let Some(to) = others.into_iter().find(|node| view.has(*node)) else { continue };
+            let (done, end) = oneshot::channel();
+            addr.do_send(Inbound::HandOver { to, done });
+            ends.push((*shard, end));
+        }
+        let all = async {
+            for (shard, end) in ends {
+                let _ = end.await;
+                // The next one has been heard of.
+                while [0, me].contains(&routes.leader(shard)) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        };
+        // Elections do what cannot be done in time.
+        let _ = tokio::time::timeout(HAND_OVER_MAX, all).await;
     }
 
     /// Refuses further calls and writes out what is committed.
     pub async fn stop(&self) {
         let mut ends = Vec::new();
-        for addr in &self.inner.addrs {
+        for addr in self.inner.addrs.values() {
             let (tx, rx) = oneshot::channel();
             addr.do_send(Stop(tx));
             ends.push(rx);
@@ -267,8 +450,53 @@ impl ShardTasks {
         let _ = self.shards.set(shards);
     }
 
-    pub(crate) fn addr(&self, shard: ShardId) -> Option<Addr<ShardActor>> {
-        self.shards.get()?.addr(shard).cloned()
+    /// The replica on this node, if it leads as far as is known.
+    fn leading(&self, shard: ShardId) -> Option<&Addr<ShardActor>> {
+        let inner = &self.shards.get()?.inner;
+        let peers = inner.routes.peers();
+        let is_here = peers.is_alone() || inner.routes.leader(shard) == peers.me();
+        inner.addrs.get(&shard).filter(|_| is_here)
+    }
+
+    /// Hands messages to the shard that they are for.
+    pub(crate) fn deliver(&self, to: ShardId, delivery: Delivery, done: DeliveryDone) {
+        if let Some(addr) = self.leading(to) {
+            return addr.do_send(Inbound::Deliver { delivery, done });
+        }
+        let Some(shards) = self.shards.get().cloned() else {
+            return done(Err(Error::unavailable(format!("shard {to} is not here"))));
+        };
+        tokio::spawn(async move {
+            let delivery = &delivery;
+            done(
+                shards
+                    .far(to, |shard| Question::Deliver {
+                        shard,
+                        delivery: SentDelivery::new(delivery),
+                    })
+                    .await,
+            );
+        });
+    }
+}
+
+impl Shards {
+    /// Asks a shard whose leader is elsewhere; what is unknown may be asked again.
+    async fn far<T: DeserializeOwned>(
+        &self,
+        shard: ShardId,
+        question: impl Fn(ShardId) -> Question,
+    ) -> Result<T> {
+        let (routes, question) = (&self.inner.routes, &question);
+        let me = routes.peers().me();
+        let ask = |node| async move {
+            if node == me {
+                // It came here since: whoever asks does so again, the short way.
+                return Err(Error::unavailable(format!("shard {shard} moved here")));
+            }
+            routes.ask(node, shard, &question(shard), ANSWER_MAX).await
+        };
+        routes.find(shard, tokio::time::Instant::now() + ANSWER_MAX, false, ask).await
     }
 }
 
@@ -279,10 +507,18 @@ impl TaskSource for ShardTasks {
         poller: Poller,
         done: Box<dyn FnOnce(Result<StartedTask, StartError>) + Send>,
     ) {
-        match self.addr(offer.shard) {
-            Some(addr) => addr.do_send(Inbound::StartTask { offer, poller, done }),
-            None => done(Err(StartError::Unavailable("the shard is starting".into()))),
+        if let Some(addr) = self.leading(offer.shard) {
+            return addr.do_send(Inbound::StartTask { offer, poller, done });
         }
+        let Some(shards) = self.shards.get().cloned() else {
+            return done(Err(StartError::Unavailable("the shard is starting".into())));
+        };
+        tokio::spawn(async move {
+            let (offer, poller) = (&offer, &poller);
+            let question = |_| Question::Start { offer: offer.clone(), poller: poller.clone() };
+            let started = shards.far(offer.shard, question).await;
+            done(started.unwrap_or_else(|e| Err(StartError::Unavailable(e.to_string()))));
+        });
     }
 
     fn backlog(
@@ -291,10 +527,17 @@ impl TaskSource for ShardTasks {
         ask: BacklogAsk,
         done: Box<dyn FnOnce(Result<BacklogPage, Error>) + Send>,
     ) {
-        match self.addr(shard) {
-            Some(addr) => addr.do_send(Inbound::Backlog { ask, done }),
-            None => done(Err(Error::unavailable("the shard is starting"))),
+        if let Some(addr) = self.leading(shard) {
+            return addr.do_send(Inbound::Backlog { ask, done });
         }
+        let Some(shards) = self.shards.get().cloned() else {
+            return done(Err(Error::unavailable("the shard is starting")));
+        };
+        tokio::spawn(async move {
+            let ask = &ask;
+            let question = |shard| Question::Backlog { shard, ask: ask.clone() };
+            done(shards.far(shard, question).await);
+        });
     }
 
     fn count(
@@ -303,20 +546,33 @@ impl TaskSource for ShardTasks {
         queue: QueueKey,
         done: Box<dyn FnOnce(Result<BacklogCounts, Error>) + Send>,
     ) {
-        match self.addr(shard) {
-            Some(addr) => addr.do_send(Inbound::CountBacklog { queue, done }),
-            None => done(Err(Error::unavailable("the shard is starting"))),
+        if let Some(addr) = self.leading(shard) {
+            return addr.do_send(Inbound::CountBacklog { queue, done });
         }
+        let Some(shards) = self.shards.get().cloned() else {
+            return done(Err(Error::unavailable("the shard is starting")));
+        };
+        tokio::spawn(async move {
+            let queue = &queue;
+            let question = |shard| Question::CountBacklog { shard, queue: queue.clone() };
+            done(shards.far(shard, question).await);
+        });
     }
 
     fn sticky_unavailable(&self, offer: Offer) {
-        if let Some(addr) = self.addr(offer.shard) {
-            addr.do_send(Inbound::StickyUnavailable(offer));
+        if let Some(addr) = self.leading(offer.shard) {
+            return addr.do_send(Inbound::StickyUnavailable(offer));
         }
+        let Some(shards) = self.shards.get().cloned() else { return };
+        tokio::spawn(async move {
+            let offer = &offer;
+            let question = |_| Question::StickyUnavailable { offer: offer.clone() };
+            // If it is lost, the task times out of its sticky queue.
+            let _: Result<()> = shards.far(offer.shard, question).await;
+        });
     }
 
     fn shards(&self) -> Vec<ShardId> {
-        let count = self.shards.get().map_or(0, |s| s.inner.addrs.len());
-        (1..=count).filter_map(|n| u32::try_from(n).ok()).map(ShardId).collect()
+        self.shards.get().map_or_else(Vec::new, |s| s.inner.routes.shards().collect())
     }
 }

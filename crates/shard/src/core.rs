@@ -5,7 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeSet, HashMap},
     rc::Rc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use actix::Addr;
@@ -20,10 +20,12 @@ use crate::{
     call::Reply,
     deliver::Pump,
     execution_actor::{ExecutionActor, Message},
+    lease::Lease,
     metrics,
     outbox::Outbox,
     outcome::{CallId, Effect, Outcome},
     pipeline::{Pipeline, Submitted},
+    routes::Routes,
     run::Run,
     shard::Shard,
 };
@@ -53,16 +55,27 @@ pub(crate) struct Slot {
 /// to nothing.
 pub(crate) type Read = Box<dyn FnOnce(Result<()>)>;
 
+/// What speaks of nothing that has to be committed, but must not come from a leader that was
+/// deposed without knowing it.
+enum Held {
+    Effects(Vec<Effect>),
+    Read(Read),
+}
+
 pub(crate) struct Core {
     pub(crate) shard: Shard,
     pub(crate) runs: HashMap<RunId, Slot>,
     pub(crate) is_leading: bool,
+    /// It leads still, but takes nothing new.
+    pub(crate) is_handing_over: bool,
     /// In which term the shard leads, or led last.
     term: u64,
     pub(crate) tick: u64,
     pub(crate) armed: Time,
     pub(crate) addr: Option<Addr<ShardActor>>,
     pub(crate) outbox: Outbox,
+    routes: Routes,
+    lease: Lease<Held>,
     log: Handle,
     brokers: Brokers,
     callers: HashMap<CallId, Caller>,
@@ -76,16 +89,26 @@ pub(crate) struct Core {
 pub(crate) type Shared = Rc<RefCell<Core>>;
 
 impl Core {
-    pub(crate) fn new(shard: Shard, log: Handle, brokers: Brokers, table_bytes_max: usize) -> Self {
+    pub(crate) fn new(
+        shard: Shard,
+        log: Handle,
+        brokers: Brokers,
+        routes: Routes,
+        table_bytes_max: usize,
+    ) -> Self {
+        let lease = Lease::new(routes.replicas(shard.id).len() == 1);
         Self {
             shard,
             runs: HashMap::new(),
             is_leading: false,
+            is_handing_over: false,
             term: 0,
             tick: 0,
             armed: Time::MAX,
             addr: None,
             outbox: Outbox::default(),
+            routes,
+            lease,
             log,
             brokers,
             callers: HashMap::new(),
@@ -108,13 +131,17 @@ impl Core {
     pub(crate) fn refusal(&self) -> Option<Error> {
         // First, since a log that needs a restart takes the leadership along.
         if let Some(reason) = self.log.stalled() {
+            if !self.routes.peers().is_alone() {
+                // Another replica takes over.
+                return Some(Error::Moved { shard: self.shard.id, leader: 0 });
+            }
             return Some(Error::unavailable(format!(
                 "shard {} cannot write its log: {reason}",
                 self.shard.id
             )));
         }
-        if !self.is_leading {
-            return Some(Error::unavailable(format!("shard {} is starting", self.shard.id)));
+        if !self.is_leading || self.is_handing_over {
+            return Some(self.routes.elsewhere(self.shard.id));
         }
         if self.callers.len() >= CALLS_MAX
             || self.shard.table.memory_bytes() >= self.table_bytes_max
@@ -139,11 +166,7 @@ impl Core {
             let what = format!("shard {shard} has changes that it cannot write: {reason}");
             return Some(Error::unavailable(what));
         }
-        if self.is_leading {
-            None
-        } else {
-            Some(Error::unavailable(format!("shard {} is starting", self.shard.id)))
-        }
+        if self.is_leading { None } else { Some(self.routes.elsewhere(self.shard.id)) }
     }
 
     pub(crate) fn admit(&mut self, caller: Caller) -> CallId {
@@ -192,7 +215,7 @@ impl Core {
         let open_runs = self.shard.open_runs();
         self.shard.count_open_runs(&mut outcome.batch);
         match self.pipeline.submit(&mut self.shard.table, outcome) {
-            Submitted::Perform(effects) => self.perform(effects),
+            Submitted::Perform(effects) => self.perform_leading(effects),
             Submitted::Waits => {}
             Submitted::Propose { seq, data } => {
                 self.log.propose_in(u64::from(self.shard.id.0), self.term, seq, data);
@@ -220,22 +243,70 @@ impl Core {
         }
     }
 
-    /// Does `answer` once everything proposed so far is committed.
+    /// Does `answer` once everything proposed so far is committed, and it is certain that this
+    /// replica led when it was read.
     pub(crate) fn after_pending(&mut self, answer: Read) {
         if let Some(answer) = self.pipeline.after_pending(answer) {
-            answer(Ok(()));
+            if !self.is_leading || self.is_certain() {
+                answer(Ok(()));
+            } else {
+                self.lease.hold(Instant::now(), Held::Read(answer));
+            }
         }
     }
 
-    /// Refuses everybody who waits; nothing is known of what they asked for.
-    pub(crate) fn fail_all(&mut self, reason: &str) {
+    fn perform_leading(&mut self, effects: Vec<Effect>) {
+        if effects.is_empty() {
+            return;
+        }
+        if self.is_certain() {
+            self.perform(effects);
+        } else {
+            self.lease.hold(Instant::now(), Held::Effects(effects));
+        }
+    }
+
+    /// Whether this replica leads for certain; if it is time to make sure, it is asked for.
+    fn is_certain(&mut self) -> bool {
+        let now = Instant::now();
+        if let Some(token) = self.lease.renew(now) {
+            self.log.confirm(u64::from(self.shard.id.0), self.term, token);
+        }
+        self.lease.is_valid(now)
+    }
+
+    /// A majority said that this replica led when it asked with `token`.
+    pub(crate) fn confirmed(&mut self, token: u64) {
+        for held in self.lease.confirmed(token) {
+            match held {
+                Held::Effects(effects) => self.perform(effects),
+                Held::Read(read) => read(Ok(())),
+            }
+        }
+        if self.lease.holds() {
+            self.is_certain();
+        }
+    }
+
+    /// Whether everything that was decided is committed and answered.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.pipeline.is_idle() && !self.lease.holds()
+    }
+
+    /// Refuses everybody who waits.
+    pub(crate) fn fail_all(&mut self, error: &Error) {
         for read in self.pipeline.clear() {
-            read(Err(Error::unavailable(reason)));
+            read(Err(error.clone()));
+        }
+        for held in self.lease.end() {
+            if let Held::Read(read) = held {
+                read(Err(error.clone()));
+            }
         }
         for (_, caller) in self.callers.drain() {
             match caller {
-                Caller::Reply(tx) => drop(tx.send(Err(Error::unavailable(reason)))),
-                Caller::Task(done) => done(Err(StartError::Unavailable(reason.to_owned()))),
+                Caller::Reply(tx) => drop(tx.send(Err(error.clone()))),
+                Caller::Task(done) => done(Err(StartError::Unavailable(error.to_string()))),
             }
         }
     }
@@ -287,6 +358,14 @@ impl Core {
         let slot = self.runs.get_mut(&run)?;
         slot.last_used = tick;
         Some(slot)
+    }
+
+    /// Has a loaded run offer again what stands in no row; it may leave memory all the same.
+    pub(crate) fn offer_soft(&mut self, run: RunId) {
+        if let Some(slot) = self.runs.get_mut(&run) {
+            slot.pending.set(slot.pending.get() + 1);
+            slot.addr.do_send(Message::OfferSoft);
+        }
     }
 
     pub(crate) fn send(&mut self, run: RunId, message: Message) {

@@ -8,7 +8,7 @@ use everspan_types::{Error, Result, ShardId};
 use tracing::{error, warn};
 
 use crate::{
-    actor::{Inbound, ShardActor},
+    actor::ShardActor,
     core::{Core, fresh_run_id, submit},
     execution_actor::Message,
     outbox::Delivery,
@@ -96,10 +96,7 @@ impl ShardActor {
         let own = ctx.address();
         let term = self.shared.borrow().term();
         let done: DeliveryDone = Box::new(move |taken| own.do_send(Delivered { to, term, taken }));
-        match self.peers.addr(to) {
-            Some(addr) => addr.do_send(Inbound::Deliver { delivery, done }),
-            None => done(Err(Error::unavailable(format!("shard {to} is not here")))),
-        }
+        self.peers.deliver(to, delivery, done);
     }
 
     pub(crate) fn load_outbox(&mut self, ctx: &mut Context<Self>) -> Result<()> {

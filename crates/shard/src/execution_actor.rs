@@ -36,6 +36,8 @@ pub(crate) enum Message {
     },
     StickyUnavailable(TaskRef),
     Wake,
+    /// Brokers came or went.
+    OfferSoft,
     /// A reset of a later run changed the row of this one.
     Refresh,
     /// A message from another execution, and its place among those of its sender.
@@ -114,6 +116,7 @@ impl ExecutionActor {
             Message::Start { id, task, poller } => run.start_task(shard, now, id, &task, &poller),
             Message::StickyUnavailable(task) => run.sticky_unavailable(shard, now, &task),
             Message::Wake => run.wake(shard, now),
+            Message::OfferSoft => run.offer_soft(shard),
             Message::Refresh => {
                 run.refresh(shard);
                 return None;
@@ -135,7 +138,10 @@ impl ExecutionActor {
                 core.submit(Outcome { effects, ..Outcome::default() });
             }
             Message::Receive { .. } => addr.do_send(Received::Again),
-            Message::StickyUnavailable(_) | Message::Wake | Message::Refresh => {}
+            Message::StickyUnavailable(_)
+            | Message::Wake
+            | Message::OfferSoft
+            | Message::Refresh => {}
         }
     }
 

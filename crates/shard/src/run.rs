@@ -432,7 +432,7 @@ impl Run {
     }
 
     /// A task as its broker is told of it.
-    fn offer(&self, shard: &Shard, task: &PendingTask) -> Offer {
+    pub(crate) fn offer(&self, shard: &Shard, task: &PendingTask) -> Offer {
         let info = &self.state.info;
         Offer {
             queue: keys::queue_of(info.namespace, task),

@@ -270,6 +270,27 @@ impl Run {
         }));
     }
 
+    /// Offers again what no row tells a broker of: queries, and a task for updates alone. What a
+    /// broker knew of them went with its node.
+    pub(crate) fn offer_soft(&mut self, shard: &Shard) -> Outcome {
+        let mut out = Outcome::default();
+        for (id, place) in
+            self.queries.open.iter().map(|(id, q)| (*id, q.place)).collect::<Vec<_>>()
+        {
+            if let Place::Direct { sticky_until } = place {
+                let info = &self.state.info;
+                let sticky = info.sticky.as_ref().filter(|_| sticky_until.is_some());
+                let queue = sticky.map_or_else(|| info.task_queue.clone(), |s| s.queue.clone());
+                self.push_query_offer(shard, id, queue, sticky_until, &mut out);
+            }
+        }
+        if let Some(task) = execution::soft_task(&self.state) {
+            let offer = Offer { sequence: 0, ..self.offer(shard, &task) };
+            out.effects.push(Effect::Offer(offer));
+        }
+        out
+    }
+
     /// Moves queries that waited too long on the sticky queue to the normal one.
     pub(crate) fn expire_sticky_queries(&mut self, shard: &Shard, now: Time, out: &mut Outcome) {
         let is_due = |place| matches!(place, Place::Direct { sticky_until: Some(at) } if at <= now);

@@ -383,6 +383,8 @@ impl ShardShell {
                     self.shard.table.apply(index, batch);
                 }
             }
+            // A group of one replica has nobody to follow or to ask.
+            LogEvent::Follows { .. } | LogEvent::Confirmed { .. } => {}
             LogEvent::Leader { term } => {
                 let now = self.now(cx);
                 self.shard.load_wakes(now).map_err(|e| e.to_string())?;

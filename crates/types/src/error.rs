@@ -2,10 +2,13 @@ use everspan_proto::{
     enums::{ResourceExhaustedCause, ResourceExhaustedScope},
     failure::Failure,
 };
+use serde::{Deserialize, Serialize};
+
+use crate::{ShardId, wire};
 
 /// What a call that cannot be done is answered with. Every variant names one gRPC code
 /// and one detail type; the gateway alone turns it into a status, in one table.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
 pub enum Error {
     /// INVALID_ARGUMENT: the request can never succeed as it is.
     #[error("{0}")]
@@ -40,6 +43,7 @@ pub enum Error {
         /// The worker's message.
         message: String,
         /// The worker's failure, if it sent one.
+        #[serde(with = "wire::optional")]
         failure: Option<Box<Failure>>,
     },
     /// FAILED_PRECONDITION.
@@ -52,8 +56,10 @@ pub enum Error {
     #[error("{message}")]
     ResourceExhausted {
         /// What was exhausted.
+        #[serde(with = "wire::enumeration")]
         cause: ResourceExhaustedCause,
         /// Whether for the namespace or the whole system.
+        #[serde(with = "wire::enumeration")]
         scope: ResourceExhaustedScope,
         /// For people.
         message: String,
@@ -64,6 +70,15 @@ pub enum Error {
     /// UNAVAILABLE: safe to retry; nothing is known to have happened.
     #[error("{0}")]
     Unavailable(String),
+    /// UNAVAILABLE: the replica that was asked does not lead the shard. Nothing happened; whoever
+    /// asked looks for the leader, so that callers see it only if there is none for long.
+    #[error("shard {shard} has no leader here")]
+    Moved {
+        /// The shard.
+        shard: ShardId,
+        /// The node that leads it, as far as was known; 0 if it was not.
+        leader: u64,
+    },
     /// UNIMPLEMENTED: this release does not do that; see docs/compatibility.md.
     #[error("{0}")]
     Unimplemented(String),

@@ -1,7 +1,7 @@
 //! Words shared by every crate.
 //!
 //! What lives here: time, identifiers, slots, task tokens, the versioned envelope around
-//! stored bytes, limits, and the error that a call is answered with. What may not: I/O,
+//! stored and sent bytes, limits, and the error that a call is answered with. What may not: I/O,
 //! clocks, randomness, decisions. Everything is plain data with total functions on it; but for
 //! [`golden`], which is for tests alone and reads and writes files.
 
@@ -14,6 +14,7 @@ mod priority;
 mod task;
 mod time;
 mod token;
+pub mod wire;
 
 pub use envelope::{EnvelopeError, decode, encode};
 pub use error::{Error, Result};

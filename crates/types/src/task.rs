@@ -6,7 +6,7 @@ use everspan_proto::workflowservice::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{NamespaceId, Priority, RunId, ShardId};
+use crate::{NamespaceId, Priority, RunId, ShardId, wire};
 
 /// How the names of queues begin that are the server's own.
 pub const RESERVED_QUEUE: &str = "/_sys/";
@@ -58,7 +58,7 @@ pub enum TaskRef {
 }
 
 /// A pending task offered by its shard to the broker of its queue.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Offer {
     /// The queue it is for.
     pub queue: QueueKey,
@@ -81,7 +81,7 @@ pub struct Offer {
 }
 
 /// Who polls.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Poller {
     /// The worker's identity.
     pub identity: String,
@@ -90,20 +90,22 @@ pub struct Poller {
     /// The queue name that the poll asked for.
     pub queue: String,
     /// Worker version stamp as the poll gave it (deployment options or build ID).
+    #[serde(with = "wire::optional")]
     pub worker_version: Option<everspan_proto::common::WorkerVersionStamp>,
     /// Names the worker's process for as long as it lives; empty from old SDKs.
     pub worker_instance_key: String,
     /// The rate of the queue that the worker asks for, in tasks a second.
     pub tasks_per_second_max: Option<f64>,
     /// What the worker says of its deployment.
+    #[serde(with = "wire::optional")]
     pub deployment_options: Option<everspan_proto::deployment::WorkerDeploymentOptions>,
 }
 
 /// A task recorded as started, in the form in which it goes to the worker.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum StartedTask {
     /// A workflow task or a query.
-    Workflow(Box<PollWorkflowTaskQueueResponse>),
+    Workflow(#[serde(with = "wire::message")] Box<PollWorkflowTaskQueueResponse>),
     /// An activity task.
-    Activity(Box<PollActivityTaskQueueResponse>),
+    Activity(#[serde(with = "wire::message")] Box<PollActivityTaskQueueResponse>),
 }

@@ -1,9 +1,10 @@
 //! Attributes that filters may name: the server's own and the custom ones.
 
 use everspan_proto::enums::WorkflowExecutionStatus as Status;
+use serde::{Deserialize, Serialize};
 
 /// Type of a search attribute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AttributeType {
     /// Compared as a whole.
     Keyword,
@@ -47,7 +48,7 @@ impl AttributeType {
 }
 
 /// What a comparison is about.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Field {
     WorkflowId,
     RunId,

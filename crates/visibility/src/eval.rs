@@ -7,9 +7,11 @@
 
 use std::{borrow::Cow, cmp::Ordering, fmt};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Record, Value, attribute::Field};
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Expr {
     And(Vec<Expr>),
     Or(Vec<Expr>),
@@ -17,14 +19,14 @@ pub(crate) enum Expr {
 }
 
 /// One comparison, or the negation of one.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Test {
     pub(crate) field: Field,
     pub(crate) op: Op,
     pub(crate) is_negated: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Order {
     Equal,
     Less,
@@ -33,7 +35,7 @@ pub(crate) enum Order {
     AtLeast,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Op {
     IsNull,
     Compare(Order, Constant),
@@ -46,7 +48,7 @@ pub(crate) enum Op {
 }
 
 /// A value that fits its field.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Constant {
     Text(String),
     Int(i64),

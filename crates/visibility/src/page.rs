@@ -52,7 +52,7 @@ pub trait Rows {
 pub struct Cursor(Sort);
 
 /// A page.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ListPage {
     /// In the order of lists.
     pub records: Vec<Record>,
@@ -61,7 +61,7 @@ pub struct ListPage {
 }
 
 /// What the runs of one count have in common.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Group {
     /// A `WorkflowExecutionStatus`.
     Status(i32),

@@ -2,6 +2,7 @@
 //! attributes there are. Refuses what the real server refuses, in its words.
 
 use everspan_types::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Record,
@@ -15,7 +16,7 @@ use crate::{
 pub const QUERY_BYTES_MAX: usize = 1 << 20;
 
 /// By what a count is split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Grouping {
     None,
     Status,
@@ -23,7 +24,7 @@ pub(crate) enum Grouping {
 }
 
 /// A parsed filter.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Query {
     pub(crate) filter: Option<Expr>,
     pub(crate) grouping: Grouping,

@@ -99,7 +99,7 @@ impl Frontend {
             self.namespace(&r.namespace)?;
         }
         let new: AttributeTypes = r.search_attributes.into_iter().collect();
-        self.inner.meta.add_attributes(&new, &everspan_visibility::is_system_attribute).await?;
+        self.inner.meta.add_attributes(&new).await?;
         Ok(operator::AddSearchAttributesResponse::default())
     }
 

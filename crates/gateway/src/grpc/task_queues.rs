@@ -187,11 +187,12 @@ impl Frontend {
         let key = QueueKey { namespace: namespace.id, kind, name };
         let status = self.inner.brokers.describe(key.clone()).await?;
         response.pollers = status.pollers.iter().map(poller).collect();
-        let (rate, source) = status.rate_limit;
         #[allow(clippy::cast_possible_truncation, reason = "shown in single precision")]
-        let requests_per_second = rate as f32;
-        response.effective_rate_limit =
-            Some(EffectiveRateLimit { requests_per_second, rate_limit_source: source as i32 });
+        let requests_per_second = status.rate_limit as f32;
+        response.effective_rate_limit = Some(EffectiveRateLimit {
+            requests_per_second,
+            rate_limit_source: status.rate_limit_source as i32,
+        });
         #[allow(deprecated)]
         let wants_status = r.include_task_queue_status;
         if r.report_stats || wants_status {
@@ -204,7 +205,7 @@ impl Frontend {
             if wants_status {
                 response.task_queue_status = Some(taskqueue::TaskQueueStatus {
                     backlog_count_hint: i64::try_from(backlog.total()).unwrap_or(i64::MAX),
-                    rate_per_second: rate,
+                    rate_per_second: status.rate_limit,
                     task_id_block: Some(TaskIdBlock::default()),
                     ..Default::default()
                 });

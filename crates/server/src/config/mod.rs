@@ -14,13 +14,13 @@ use std::{
 
 use toml_edit::{Document, Item, TableLike};
 
-pub use reference::reference;
+pub use reference::{reference, to_toml};
 pub use settings::{
-    Config, Grpc, Http, LimitSettings, Log, Namespaces, Node, SearchAttributes, Shards, Storage,
-    Threads,
+    Cluster, Config, Grpc, Http, LimitSettings, Log, Namespaces, Node, SearchAttributes, Shards,
+    Storage, Threads,
 };
 use settings::{Given, Setting, sections, settings};
-pub use value::{LogFormat, LogLevel, NamespaceName, SearchAttribute};
+pub use value::{ClusterName, ClusterNode, LogFormat, LogLevel, NamespaceName, SearchAttribute};
 
 /// Shards of a new data directory when nothing else is said.
 pub const SHARDS_DEFAULT: u32 = 4;
@@ -160,7 +160,7 @@ impl Config {
             let wrong = |message| Error::InEnvironment { variable: variable.clone(), message };
             if let Some(setting) = all.iter().find(|s| s.variable() == variable) {
                 setting.apply(self, Given::Env(&text)).map_err(wrong)?;
-            } else if is_meant_for_us(&variable) {
+            } else if is_setting(&variable) {
                 let names: Vec<String> = all.iter().map(Setting::variable).collect();
                 let near = nearest(&variable, names.iter().map(String::as_str));
                 return Err(wrong(format!("there is no such setting{near}")));
@@ -172,7 +172,8 @@ impl Config {
 
 /// Whether a variable looks like a setting: others that begin with `EVERSPAN_` may belong to
 /// tests and scripts.
-fn is_meant_for_us(variable: &str) -> bool {
+#[must_use]
+pub fn is_setting(variable: &str) -> bool {
     sections().iter().any(|(section, _)| {
         variable
             .strip_prefix("EVERSPAN_")

@@ -39,6 +39,25 @@ pub fn reference() -> String {
     out
 }
 
+/// A configuration as a file: what is not the default.
+#[must_use]
+pub fn to_toml(config: &Config) -> String {
+    let (defaults, all) = (Config::default(), settings());
+    let mut out = String::new();
+    for (section, _) in sections() {
+        let given = all.iter().filter(|s| s.section == section);
+        let given: Vec<String> = given
+            .map(|s| (s.key, (s.get)(config).to_string(), (s.get)(&defaults).to_string()))
+            .filter(|(_, value, default)| value != default)
+            .map(|(key, value, _)| format!("{key} = {value}\n"))
+            .collect();
+        if !given.is_empty() {
+            let _ = write!(out, "\n[{section}]\n{}", given.concat());
+        }
+    }
+    out
+}
+
 fn comment(out: &mut String, doc: &[&str]) {
     for line in doc {
         let _ = writeln!(out, "# {}", line.trim());

@@ -13,7 +13,10 @@ use std::{
 use everspan_types::Limits;
 use toml_edit::Value as Toml;
 
-use super::value::{LogFormat, LogLevel, NamespaceName, SearchAttribute, Value, check_range};
+use super::value::{
+    ClusterName, ClusterNode, LogFormat, LogLevel, NamespaceName, SearchAttribute, Value,
+    check_range,
+};
 
 /// Reads one value into its place.
 pub(crate) enum Given<'a> {
@@ -155,6 +158,22 @@ settings! {
         address: SocketAddr = loopback(7243);
         /// Largest body taken, in bytes.
         body_bytes_max: usize = 4 << 20, in 64 * KIB..=128 * MIB;
+    }
+
+    /// The cluster that the node is part of. Without it the node is its own cluster, and its
+    /// data directory stays that of a single node.
+    cluster: Cluster {
+        /// This node's number, unlike that of any other. 0: the node is its own cluster.
+        node_id: u64 = 0, in 0..=1_000_000;
+        /// What the cluster is called. Nodes of clusters with other names are not spoken to.
+        name: ClusterName = ClusterName::default();
+        /// Where the node listens to the other nodes. There is no authentication yet: whoever
+        /// reaches the address may do anything.
+        address: SocketAddr = loopback(7253);
+        /// All nodes that found the cluster, this one among them, as "NODE_ID=HOST:PORT". The
+        /// numbers are the same on all nodes, and for ever; the addresses may change. A call is
+        /// acknowledged once most of the replicas of a shard have it: take three nodes or five.
+        nodes: Vec<ClusterNode> = Vec::new();
     }
 
     /// Log lines, on standard error.
@@ -308,6 +327,37 @@ settings! {
     }
 }
 
+impl Cluster {
+    /// Whether there are other nodes, or may be.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.node_id != 0
+    }
+
+    /// The numbers of all nodes, in order.
+    #[must_use]
+    pub fn node_ids(&self) -> Vec<u64> {
+        let mut ids: Vec<u64> = self.nodes.iter().map(|node| node.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    fn conflict(&self) -> Option<(&'static str, String)> {
+        let ids = self.node_ids();
+        if !self.is_set() {
+            return (!ids.is_empty()).then(|| {
+                ("cluster.nodes", "cluster.node_id must say which of them this node is".into())
+            });
+        }
+        if !ids.contains(&self.node_id) {
+            let what = format!("{} is not among cluster.nodes", self.node_id);
+            return Some(("cluster.node_id", what));
+        }
+        let twice = ids.windows(2).find(|pair| pair[0] == pair[1]);
+        twice.map(|pair| ("cluster.nodes", format!("node {} is there twice", pair[0])))
+    }
+}
+
 impl Config {
     /// The limits in the form in which the crates take them.
     #[must_use]
@@ -385,5 +435,6 @@ impl Config {
             (self.grpc.address == self.http.address && self.grpc.address.port() != 0)
                 .then(|| ("http.address", format!("{} is grpc.address too", self.http.address)))
         })
+        .or_else(|| self.cluster.conflict())
     }
 }

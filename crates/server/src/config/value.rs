@@ -120,6 +120,8 @@ strings! {
         }.into();
     LogLevel, "a log filter such as \"info\" or \"info,everspan_shard=debug\"", LogLevel::parse, |level| level.0.clone();
     NamespaceName, "a namespace's name", NamespaceName::parse, |name| name.0.clone();
+    ClusterName, "a cluster's name", ClusterName::parse, |name| name.0.clone();
+    ClusterNode, "NODE_ID=HOST:PORT", ClusterNode::parse, ToString::to_string;
     SearchAttribute, "NAME=TYPE", SearchAttribute::parse, ToString::to_string;
 }
 
@@ -210,6 +212,68 @@ impl NamespaceName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// A cluster's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterName(String);
+
+impl ClusterName {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// If it is empty, or not of letters, digits, `-`, `_` and `.`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let is_fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if text.is_empty() || !text.chars().all(is_fine) {
+            return Err(format!("{text:?} is not of letters, digits, '-', '_' and '.'"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for ClusterName {
+    fn default() -> Self {
+        Self("everspan".into())
+    }
+}
+
+/// A node of the cluster, and where it is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterNode {
+    /// Its number.
+    pub id: u64,
+    /// `HOST:PORT`.
+    pub address: String,
+}
+
+impl ClusterNode {
+    /// Reads `NODE_ID=HOST:PORT`.
+    ///
+    /// # Errors
+    /// If it has another form.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let bad = || format!("{text:?} is not NODE_ID=HOST:PORT, such as 1=10.0.0.1:7253");
+        let (id, address) = text.split_once('=').ok_or_else(bad)?;
+        let (host, port) = address.trim().rsplit_once(':').ok_or_else(bad)?;
+        let id: u64 = id.trim().parse().map_err(|_| bad())?;
+        if id == 0 || id > 1_000_000 || host.is_empty() || port.parse::<u16>().is_err() {
+            return Err(bad());
+        }
+        Ok(Self { id, address: address.trim().to_owned() })
+    }
+}
+
+impl std::fmt::Display for ClusterNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.id, self.address)
     }
 }
 
