@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
+
 from nodes import Cluster
 from nodes import cluster as make
 

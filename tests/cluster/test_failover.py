@@ -8,7 +8,6 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from nodes import Cluster, Node
 from temporalio import activity, workflow
 from temporalio.api.workflowservice.v1 import (
     DescribeNamespaceRequest,
@@ -19,6 +18,8 @@ from temporalio.client import Client
 from temporalio.common import RetryPolicy
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from nodes import Cluster, Node
 
 pytestmark = pytest.mark.everspan
 
