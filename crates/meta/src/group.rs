@@ -1,24 +1,32 @@
 //! This node's replica of Raft group 0: the task that applies what is committed and, on the
 //! leader, decides on changes, one at a time, since they are rare.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use everspan_replication::{Event, Handle};
-use everspan_storage::{Batch, Store, Table};
-use everspan_types::{Error, Result, ShardId};
+use everspan_peers::{Peers, Topic};
+use everspan_replication::{Event, Handle, Rows};
+use everspan_storage::{Batch, Copying, Page, Store, Table};
+use everspan_types::{Error, Result, ShardId, wire};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::{
     change::Change,
+    handle::Question,
     state::{Meta, Snapshot},
 };
 
 /// The meta group's ID, in the log and in the store.
 pub(crate) const GROUP: u64 = 0;
+/// Bytes of a page of rows, for a replica that lacks them.
+const PAGE_BYTES: usize = 512 << 10;
+/// How long another node may take for a page.
+const PAGE_MAX: Duration = Duration::from_secs(10);
+/// Wait before a page that could not be had is asked for again.
+const AGAIN: Duration = Duration::from_millis(200);
 /// Operations in one write of a checkpoint.
 const CHECKPOINT_BATCH: usize = 1_000;
 
@@ -28,6 +36,10 @@ pub(crate) type Done = oneshot::Sender<Result<u64>>;
 pub(crate) enum Input {
     Events(Vec<Event>),
     Change(Change, Done),
+    /// A page of rows is wanted, as of this index or later, from this key on.
+    Rows(u64, Bytes, oneshot::Sender<Result<Page>>),
+    /// A page of rows that was asked for.
+    Page(Result<Page>),
 }
 
 /// Where a replica stands.
@@ -56,12 +68,18 @@ pub(crate) struct Group {
     /// The change that is on its way to the log, and the state after it.
     proposed: Option<(Meta, Option<Done>)>,
     waiting: VecDeque<(Change, Option<Done>)>,
+    peers: Peers,
+    inputs: mpsc::UnboundedSender<Input>,
+    /// Another replica's rows on their way here, and whom they are asked of.
+    copy: Option<(Copying, u64)>,
+    /// Entries up to this index are in the rows, whatever is told of them.
+    restored_at: u64,
 }
 
 impl Group {
     /// Opens the replica and its rows; from then on the task is driven by what it is sent.
     pub(crate) fn open(
-        me: u64,
+        peers: Peers,
         replicas: &[u64],
         log: Handle,
         store: Arc<dyn Store>,
@@ -71,16 +89,18 @@ impl Group {
         let internal = |e: String| Error::internal(format!("meta group: {e}"));
         let table = Table::open(ShardId(0), store.clone()).map_err(|e| internal(e.to_string()))?;
         let meta = read(&table)?;
-        let sink = Box::new(move |events| {
+        let events = inputs.clone();
+        let sink = Box::new(move |told| {
             // The receiver lives as long as the server.
-            let _ = inputs.send(Input::Events(events));
+            let _ = events.send(Input::Events(told));
         });
-        log.register(GROUP, table.applied(), replicas, sink)
-            .map_err(|e| internal(e.to_string()))?;
+        let restored = table.restored().map_err(|e| internal(e.to_string()))?;
+        let rows = Rows { applied: table.applied(), restored };
+        log.register(GROUP, rows, replicas, sink).map_err(|e| internal(e.to_string()))?;
         let snapshot = Arc::new(ArcSwap::from_pointee(meta.snapshot().clone()));
         let (standing, _) = watch::channel(Standing::default());
         let this = Self {
-            me,
+            me: peers.me(),
             table,
             store,
             log,
@@ -92,6 +112,10 @@ impl Group {
             seq: 0,
             proposed: None,
             waiting: VecDeque::new(),
+            peers,
+            inputs,
+            copy: None,
+            restored_at: 0,
         };
         this.publish();
         Ok(this)
@@ -117,6 +141,15 @@ impl Group {
                     }
                 }
                 Input::Change(change, done) => self.waiting.push_back((change, Some(done))),
+                Input::Rows(index, from, done) => {
+                    let _ = done.send(self.page(index, &from));
+                }
+                Input::Page(page) => {
+                    if let Err(error) = self.take_page(page) {
+                        error!(%error, "the meta group ends");
+                        panic!("{error}");
+                    }
+                }
             }
             self.next();
         }
@@ -135,7 +168,11 @@ impl Group {
                     }
                     self.checkpoint();
                 }
+                Event::Committed { index, .. } if index <= self.restored_at => {}
                 Event::Committed { index, seq: None, data, .. } => {
+                    if let Some((copying, _)) = &mut self.copy {
+                        copying.restart();
+                    }
                     is_changed = true;
                     self.replay(index, &data)?;
                 }
@@ -151,6 +188,11 @@ impl Group {
                     }
                 }
                 Event::Follows { leader } => self.set_leader(leader),
+                Event::Behind { index, term, from } => {
+                    info!(index, from, "the meta group's rows are copied from there");
+                    self.copy = Some((Copying::new(index, term), from));
+                    self.fetch(Duration::ZERO);
+                }
                 Event::Confirmed { .. } => {}
                 Event::Refused { reason, .. } => self.lose(&reason),
                 Event::Lost => {
@@ -164,6 +206,69 @@ impl Group {
             self.publish();
             self.checkpoint();
         }
+        Ok(())
+    }
+
+    /// Gives another replica a page.
+    fn page(&self, index: u64, from: &Bytes) -> Result<Page> {
+        if self.copy.is_some() || self.table.applied() < index {
+            return Err(Error::unavailable(format!("the meta group is not at entry {index} here")));
+        }
+        self.table.page(from, PAGE_BYTES).map_err(|e| Error::internal(e.to_string()))
+    }
+
+    /// Asks for the next page of another replica's rows.
+    fn fetch(&self, pause: Duration) {
+        let Some((copying, from)) = &self.copy else { return };
+        self.log.fetching(GROUP, *from);
+        let question = wire::to_bytes(&Question::Rows(copying.index(), copying.next().clone()));
+        let (peers, inputs, from) = (self.peers.clone(), self.inputs.clone(), *from);
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let page = match peers.ask(from, Topic::Meta, question, PAGE_MAX).await {
+                Ok(answer) => wire::from_bytes::<Result<Page>>(&answer)
+                    .unwrap_or_else(|e| Err(Error::internal(e.to_string()))),
+                Err(error) => Err(Error::unavailable(error.to_string())),
+            };
+            let _ = inputs.send(Input::Page(page));
+        });
+    }
+
+    /// Takes a page; the last one ends the copy.
+    fn take_page(&mut self, page: Result<Page>) -> Result<()> {
+        let Some((copying, from)) = &mut self.copy else { return Ok(()) };
+        match page {
+            Ok(page) => {
+                let taken = copying.take(&mut self.table, page);
+                taken.map_err(|e| Error::internal(format!("meta group: {e}")))?;
+            }
+            Err(error) => {
+                warn!(from, %error, "the meta group's rows cannot be had");
+                // Any other replica that has come so far will do.
+                let view = self.peers.view();
+                let others: Vec<u64> = view.nodes().filter(|node| *node != self.me).collect();
+                let place = others.iter().position(|node| node == from).map_or(0, |n| n + 1);
+                if let Some(other) = others.get(place % others.len().max(1)) {
+                    *from = *other;
+                }
+                self.fetch(AGAIN);
+                return Ok(());
+            }
+        }
+        if !copying.is_done() {
+            self.fetch(Duration::ZERO);
+            return Ok(());
+        }
+        self.restored_at = copying.index();
+        self.checkpoint();
+        if self.table.durable() < self.restored_at {
+            return Err(Error::internal("the meta group's rows cannot be written"));
+        }
+        self.copy = None;
+        self.meta = read(&self.table)?;
+        self.publish();
+        self.log.restored(GROUP, self.restored_at);
+        info!(index = self.restored_at, "the meta group's rows are copied");
         Ok(())
     }
 

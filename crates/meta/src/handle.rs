@@ -36,11 +36,13 @@ const REMIND: Duration = Duration::from_secs(10);
 
 /// What nodes ask each other.
 #[derive(Debug, Serialize, Deserialize)]
-enum Question {
+pub(crate) enum Question {
     /// To decide on a change: `Result` of its index.
     Change(Change),
     /// To wait until the changes up to this index are to be seen: `Result` of nothing.
     See(u64),
+    /// For a page of the replica's rows, as of this index or later, from this key on.
+    Rows(u64, Bytes),
 }
 
 /// The cluster's own state, for everybody. Cloning is cheap.
@@ -67,7 +69,7 @@ impl MetaHandle {
         is_system: fn(&str) -> bool,
     ) -> Result<Self> {
         let (tx, inputs) = mpsc::unbounded_channel();
-        let group = Group::open(peers.me(), replicas, log, store, tx.clone(), is_system)?;
+        let group = Group::open(peers.clone(), replicas, log, store, tx.clone(), is_system)?;
         let (snapshot, standing) = (group.snapshot(), group.standing());
         tokio::spawn(group.run(inputs));
         let this = Self { snapshot, standing, inputs: tx, peers };
@@ -207,6 +209,12 @@ impl MetaHandle {
         let question: Question = wire::from_bytes(&question).map_err(|e| e.to_string())?;
         Ok(match question {
             Question::Change(change) => wire::to_bytes(&self.decide_here(change).await),
+            Question::Rows(index, from) => {
+                let (done, page) = oneshot::channel();
+                let gone = || "the meta group ended".to_owned();
+                self.inputs.send(Input::Rows(index, from, done)).map_err(|_| gone())?;
+                wire::to_bytes(&page.await.map_err(|_| gone())?)
+            }
             Question::See(index) => {
                 let mut standing = self.standing.clone();
                 let _ = standing.wait_for(|now| now.applied >= index).await;

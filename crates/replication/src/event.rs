@@ -39,6 +39,17 @@ pub enum Event {
         /// The leader's node.
         leader: u64,
     },
+    /// This replica lacks entries that the leader does not have any more. Its rows are to be made
+    /// of another replica's, as of `index` or later; then [`crate::Node::restored`] is to be
+    /// called. Until then it takes no further entries; what it has may still be committed.
+    Behind {
+        /// Index that the other replica's rows must have at least.
+        index: u64,
+        /// The term of the entry there.
+        term: u64,
+        /// The leader's node.
+        from: u64,
+    },
     /// This replica led still when [`crate::Node::confirm`] was called with this token: a
     /// majority said so since.
     Confirmed {

@@ -1,15 +1,16 @@
 //! One Raft group: raft-rs's state machine over the entries that are not compacted yet.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use protobuf::Message as _;
 use raft::{
-    GetEntriesContext, RaftState, RawNode, StateRole, Storage, StorageError,
-    eraftpb::{ConfState, Entry, HardState, Snapshot},
+    GetEntriesContext, ProgressState, RaftState, RawNode, SnapshotStatus, StateRole, Storage,
+    StorageError,
+    eraftpb::{ConfState, Entry, HardState, Message, MessageType, Snapshot},
 };
-use raft_engine::{Engine, MessageExt, env::FileSystem};
+use raft_engine::{Command, Engine, LogBatch, MessageExt, env::FileSystem};
 
-use crate::{Error, Result};
+use crate::{Error, Result, node::PROPOSAL_OVERHEAD};
 
 /// Key of the hard state beside a group's entries.
 pub(crate) const HARD_STATE: &[u8] = b"hard-state";
@@ -35,6 +36,15 @@ pub(crate) struct Log {
     /// Index and term of the last compacted entry.
     before: (u64, u64),
     entries: VecDeque<Entry>,
+    /// Bytes of the entries, roughly.
+    bytes: usize,
+    /// Index of the last entry that was told: what the rows have, or will in a moment.
+    told: u64,
+}
+
+/// What an entry costs in memory, roughly.
+fn cost(entry: &Entry) -> usize {
+    entry.data.len() + PROPOSAL_OVERHEAD
 }
 
 impl Log {
@@ -46,9 +56,12 @@ impl Log {
         if let Some(first) = entries.first() {
             // A new leader's entries take the place of what it never committed.
             while self.entries.back().is_some_and(|e| e.index >= first.index) {
-                self.entries.pop_back();
+                if let Some(entry) = self.entries.pop_back() {
+                    self.bytes -= cost(&entry);
+                }
             }
         }
+        self.bytes += entries.iter().map(cost).sum::<usize>();
         self.entries.extend(entries);
     }
 
@@ -64,9 +77,44 @@ impl Log {
     pub(crate) fn compact(&mut self, index: u64) {
         while self.entries.front().is_some_and(|e| e.index <= index) {
             if let Some(e) = self.entries.pop_front() {
+                self.bytes -= cost(&e);
                 self.before = (e.index, e.term);
             }
         }
+    }
+
+    /// The first index at which no more than `bytes` of entries would be left behind it.
+    fn index_with(&self, bytes: usize) -> u64 {
+        let (mut left, mut index) = (self.bytes, self.before.0);
+        for entry in &self.entries {
+            if left <= bytes {
+                break;
+            }
+            left -= cost(entry);
+            index = entry.index;
+        }
+        index
+    }
+
+    pub(crate) fn set_told(&mut self, index: u64) {
+        self.told = index;
+    }
+
+    /// Has nothing but what a snapshot at `index` and `term` stands for.
+    pub(crate) fn restore(&mut self, index: u64, term: u64) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.before = (index, term);
+        self.told = index;
+        self.hard_state.commit = self.hard_state.commit.max(index);
+    }
+
+    pub(crate) fn hard_state(&self) -> &HardState {
+        &self.hard_state
+    }
+
+    pub(crate) fn conf_state(&self) -> &ConfState {
+        &self.conf_state
     }
 
     fn at(&self, index: u64) -> Option<&Entry> {
@@ -126,9 +174,17 @@ impl Storage for Log {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _: u64, _: u64) -> raft::Result<Snapshot> {
-        // Asked for only on behalf of a follower, and there is none.
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    /// A ticket: the rows themselves are fetched by the replica that gets it.
+    fn snapshot(&self, at_least: u64, _: u64) -> raft::Result<Snapshot> {
+        if self.told < at_least.max(1) {
+            return Err(StorageError::SnapshotTemporarilyUnavailable.into());
+        }
+        let mut snapshot = Snapshot::default();
+        let meta = snapshot.mut_metadata();
+        meta.index = self.told;
+        meta.term = self.term(self.told)?;
+        meta.set_conf_state(self.conf_state.clone());
+        Ok(snapshot)
     }
 }
 
@@ -139,6 +195,9 @@ pub(crate) const ELECTION_TICKS: usize = 10;
 const ELECTION_STEP: usize = 3;
 /// Ticks between a leader's signs of life.
 const HEARTBEAT_TICKS: usize = 3;
+
+/// Ticks after which a replica that fetches rows, and gives no sign of it, is offered them anew.
+const FETCH_TICKS: usize = 50;
 
 /// A group of this node.
 pub(crate) struct Group {
@@ -162,6 +221,10 @@ pub(crate) struct Group {
     pub(crate) age: usize,
     /// Whether it was there before it was opened.
     pub(crate) is_old: bool,
+    /// What this replica's rows are made of now, as `Behind` told.
+    pub(crate) behind: Option<Snapshot>,
+    /// Replicas that fetch rows: as of which index, and ticks since they gave a sign of it.
+    pub(crate) fetching: BTreeMap<u64, (u64, usize)>,
     /// The log has nothing of the group yet: its membership goes along with its first write.
     pub(crate) is_new: bool,
 }
@@ -173,11 +236,11 @@ impl Group {
         id: u64,
         node: u64,
         founders: &[u64],
-        applied: u64,
+        rows: Rows,
         engine: &Engine<F>,
         logger: &slog::Logger,
     ) -> Result<Group> {
-        let open = || Self::open_unguarded(id, node, founders, applied, engine, logger);
+        let open = || Self::open_unguarded(id, node, founders, rows, engine, logger);
         // raft-engine keeps the block that a thread read last, under its place in its file alone:
         // where the logs of several nodes are in one process it would give another's. A thread of
         // its own has none. Also, it slices by lengths that it reads, and raft-rs asserts what it
@@ -203,12 +266,13 @@ impl Group {
         id: u64,
         node: u64,
         founders: &[u64],
-        applied: u64,
+        rows: Rows,
         engine: &Engine<F>,
         logger: &slog::Logger,
     ) -> Result<Group> {
+        let applied = rows.applied;
         let founders = ConfState { voters: founders.to_vec(), ..ConfState::default() };
-        let (log, is_new) = read(id, &founders, applied, engine)?;
+        let (log, is_new) = read(id, &founders, rows, engine)?;
         let voters = &log.conf_state.voters;
         let is_alone = *voters == [node];
         let Some(place) = voters.iter().position(|v| *v == node) else {
@@ -228,6 +292,8 @@ impl Group {
             max_inflight_msgs: 256,
             ..raft::Config::default()
         };
+        let mut log = log;
+        log.set_told(applied);
         let mut raw = RawNode::new(&config, log, logger)?;
         if is_alone {
             // The only voter need not wait for an election.
@@ -244,13 +310,23 @@ impl Group {
             told_shared: 0,
             age: 0,
             is_old: !is_new,
+            behind: None,
+            fetching: BTreeMap::new(),
             is_fenced: false,
             is_new,
         })
     }
 
-    /// The last entry that every replica is known to have: as far as the log may let go while a
-    /// replica that lags behind can be helped by entries only.
+    /// How far the log may let go, of what the rows have up to `index`: what every replica is
+    /// known to have; more if `bytes_max` of entries are kept for those that lag, which then fetch
+    /// rows; but nothing that one that does so needs after that.
+    pub(crate) fn compact_index(&self, index: u64, bytes_max: usize) -> u64 {
+        let kept = self.shared_index().max(self.raw.store().index_with(bytes_max));
+        let fetched = self.fetching.values().map(|(at, _)| *at).min().unwrap_or(u64::MAX);
+        index.min(kept).min(fetched)
+    }
+
+    /// The last entry that every replica is known to have.
     pub(crate) fn shared_index(&self) -> u64 {
         if !self.has_peers() {
             return u64::MAX;
@@ -259,6 +335,45 @@ impl Group {
             return self.told_shared;
         }
         self.raw.raft.prs().iter().map(|(_, progress)| progress.matched).min().unwrap_or(0)
+    }
+
+    /// Notes which replicas are offered rows: what comes after them is kept.
+    pub(crate) fn note_fetching(&mut self, messages: &[Message]) {
+        for message in messages.iter().filter(|m| m.get_msg_type() == MessageType::MsgSnapshot) {
+            let index = message.get_snapshot().get_metadata().index;
+            self.fetching.insert(message.to, (index, 0));
+        }
+    }
+
+    /// Counts time for those that fetch rows. Who has them is forgotten; who gives no sign is
+    /// offered them anew.
+    pub(crate) fn expire_fetching(&mut self) {
+        let leads = self.raw.raft.state == StateRole::Leader;
+        let mut late = Vec::new();
+        let prs = self.raw.raft.prs();
+        self.fetching.retain(|node, (_, age)| {
+            *age += 1;
+            let fetches =
+                prs.get(*node).is_some_and(|progress| progress.state == ProgressState::Snapshot);
+            if leads && fetches && *age > FETCH_TICKS {
+                late.push(*node);
+            }
+            leads && fetches && *age <= FETCH_TICKS
+        });
+        for node in late {
+            self.raw.report_snapshot(node, SnapshotStatus::Failure);
+        }
+    }
+
+    /// What this replica says to the leader once its rows are another's.
+    pub(crate) fn has_restored(&self) -> Option<Message> {
+        let raft = &self.raw.raft;
+        let mut message = Message { from: raft.id, to: raft.leader_id, ..Message::default() };
+        message.set_msg_type(MessageType::MsgAppendResponse);
+        message.term = raft.term;
+        message.index = raft.raft_log.last_index();
+        message.commit = raft.raft_log.committed;
+        (raft.leader_id != raft::INVALID_ID).then_some(message)
     }
 
     /// Whether votes are asked for in vain: the replica may have acknowledged a leader right
@@ -279,12 +394,68 @@ impl Group {
     }
 }
 
+/// Where a replica's rows stand when it is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// Index up to which they have what was committed.
+    pub applied: u64,
+    /// Index and term of the snapshot that they were last made of, if they were.
+    pub restored: Option<(u64, u64)>,
+}
+
+/// Whether the rows were made of a snapshot, and the log does not know it yet: then the log begins
+/// anew there.
+fn lacks_restored<F: FileSystem>(id: u64, rows: Rows, engine: &Engine<F>) -> Result<bool> {
+    let Some((index, term)) = rows.restored.filter(|(index, _)| *index == rows.applied) else {
+        return Ok(false);
+    };
+    match (engine.first_index(id), engine.last_index(id)) {
+        (Some(first), Some(last)) if first <= index && index <= last => {
+            let mut entries: Vec<Entry> = Vec::new();
+            engine.fetch_entries_to::<Entries>(id, index, index + 1, None, &mut entries)?;
+            Ok(entries.first().is_none_or(|e| e.term != term))
+        }
+        (Some(first), Some(_)) => Ok(first <= index),
+        _ => Ok(true),
+    }
+}
+
+/// Writes that the log begins anew after `index`: one entry stands for all before.
+pub(crate) fn begin_anew(
+    batch: &mut LogBatch,
+    id: u64,
+    at: (u64, u64),
+    hard_state: &HardState,
+    conf_state: &ConfState,
+) -> Result<()> {
+    let entry = Entry { index: at.0, term: at.1, ..Entry::default() };
+    batch.add_command(id, Command::Clean);
+    batch.add_entries::<Entries>(id, &[entry])?;
+    batch.put_message(id, HARD_STATE.to_vec(), hard_state)?;
+    batch.put_message(id, CONF_STATE.to_vec(), conf_state)?;
+    Ok(())
+}
+
 fn read<F: FileSystem>(
     id: u64,
     founders: &ConfState,
-    applied: u64,
+    rows: Rows,
     engine: &Engine<F>,
 ) -> Result<(Log, bool)> {
+    let applied = rows.applied;
+    if let Some((index, term)) = rows.restored.filter(|_| applied > 0)
+        && lacks_restored(id, rows, engine)?
+    {
+        let mut hard_state: HardState = engine.get_message(id, HARD_STATE)?.unwrap_or_default();
+        let conf_state = engine.get_message(id, CONF_STATE)?.unwrap_or_else(|| founders.clone());
+        hard_state.term = hard_state.term.max(term);
+        hard_state.commit = index;
+        let mut batch = LogBatch::default();
+        begin_anew(&mut batch, id, (index, term), &hard_state, &conf_state)?;
+        engine.write(&mut batch, true)?;
+        let before = (index, term);
+        return Ok((Log { hard_state, conf_state, before, ..Log::default() }, false));
+    }
     let corrupt = |what: String| Error::Corrupt(format!("group {id}: {what}"));
     let hard_state: Option<HardState> = engine.get_message(id, HARD_STATE)?;
     let conf_state: Option<ConfState> = engine.get_message(id, CONF_STATE)?;
@@ -349,5 +520,6 @@ fn read<F: FileSystem>(
     }
     // What was applied was committed, even if that was not written down yet.
     hard_state.commit = hard_state.commit.max(applied).max(before.0);
-    Ok((Log { hard_state, conf_state, before, entries }, false))
+    let bytes = entries.iter().map(cost).sum();
+    Ok((Log { hard_state, conf_state, before, entries, bytes, told: applied }, false))
 }

@@ -13,8 +13,9 @@
 //!
 //! A group has one replica or several. [`Node::tick`] is Raft's clock, [`Node::receive`] takes
 //! what a peer sent, [`Node::take_messages`] gives what is for peers; how it gets there, and
-//! whether it does, is not known here. `tests/replicas.rs` runs three under faults. Not there yet:
-//! snapshots, so that a group with peers keeps what one of them lacks, and changes of
+//! whether it does, is not known here. A replica that lacks entries which the leader let go is told
+//! so ([`Event::Behind`]), fetches rows by ways that are not known here either, and says when it has
+//! them ([`Node::restored`]). `tests/replicas.rs` runs three under faults. Not there yet: changes of
 //! membership.
 //!
 //! What arrives while the disk is busy waits in the channel and shares the next fsync: group
@@ -39,5 +40,6 @@ mod wire;
 
 pub use error::{Error, Result};
 pub use event::Event;
+pub use group::Rows;
 pub use node::{Config, Node, WAITING_BYTES_MAX};
 pub use runner::{Handle, Outgoing, QUEUED_BYTES_MAX, Runner, Sink};

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use raft::{
     Ready, StateRole,
-    eraftpb::{Entry, EntryType, HardState, Message, MessageType},
+    eraftpb::{Entry, EntryType, HardState, Message, MessageType, Snapshot},
 };
 use raft_engine::{
     Command, Config as EngineConfig, Engine, LogBatch, ReadableSize, RecoveryMode,
@@ -21,7 +21,7 @@ use slog::o;
 
 use crate::{
     Error, Event, Result,
-    group::{CONF_STATE, ELECTION_TICKS, Entries, Group, HARD_STATE},
+    group::{CONF_STATE, ELECTION_TICKS, Entries, Group, HARD_STATE, Rows, begin_anew},
     guard::{Doubt, Guarded},
     inspect::inspect,
     metrics,
@@ -31,6 +31,11 @@ use crate::{
 pub const WAITING_BYTES_MAX: usize = 64 << 20;
 /// What a proposal costs in memory beside its data, roughly.
 pub(crate) const PROPOSAL_OVERHEAD: usize = 128;
+
+/// Bytes of entries kept in memory, by default, for replicas that lag behind.
+const LAG_BYTES_MAX: usize = 256 << 20;
+/// Fewest bytes of them for one group.
+const LAG_BYTES_MIN: usize = 64 << 10;
 
 /// How the log is kept.
 #[derive(Clone, Debug)]
@@ -43,13 +48,23 @@ pub struct Config {
     pub file_bytes: u64,
     /// Size of all files from which old ones are given back, in bytes; at least `file_bytes`.
     pub purge_bytes: u64,
+    /// Bytes of entries, of all groups together, that are kept in memory for replicas that lag
+    /// behind; what those lack beyond that they fetch as rows.
+    pub lag_bytes_max: usize,
 }
 
 impl Config {
-    /// Defaults for a directory: node 1, files of 64 MiB, purged from 256 MiB.
+    /// Defaults for a directory: node 1, files of 64 MiB, purged from 256 MiB, 256 MiB for replicas
+    /// that lag.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), node_id: 1, file_bytes: 64 << 20, purge_bytes: 256 << 20 }
+        Self {
+            dir: dir.into(),
+            node_id: 1,
+            file_bytes: 64 << 20,
+            purge_bytes: 256 << 20,
+            lag_bytes_max: LAG_BYTES_MAX,
+        }
     }
 }
 
@@ -58,6 +73,7 @@ enum Waiting {
     Proposal(Proposal),
     Received { group: u64, message: Box<Message> },
     Confirm { group: u64, token: u64 },
+    Restored { group: u64, index: u64 },
 }
 
 struct Proposal {
@@ -73,6 +89,7 @@ pub struct Node<F: FileSystem = DefaultFileSystem> {
     doubt: Arc<Doubt>,
     id: u64,
     file_bytes: u64,
+    lag_bytes_max: usize,
     groups: BTreeMap<u64, Group>,
     /// Groups that may have something to write or tell.
     touched: BTreeSet<u64>,
@@ -94,6 +111,8 @@ pub struct Node<F: FileSystem = DefaultFileSystem> {
     outbox: Vec<(u64, Message)>,
     /// What all replicas of a group have, for those that follow: node, group, index.
     notes: Vec<(u64, u64, u64)>,
+    /// What is to be told with the next poll.
+    news: Vec<(u64, Event)>,
     logger: slog::Logger,
 }
 
@@ -151,6 +170,7 @@ impl<F: FileSystem> Node<F> {
             doubt,
             id: config.node_id,
             file_bytes: config.file_bytes,
+            lag_bytes_max: config.lag_bytes_max,
             groups: BTreeMap::new(),
             touched: BTreeSet::new(),
             fenced: BTreeSet::new(),
@@ -163,8 +183,15 @@ impl<F: FileSystem> Node<F> {
             written_bytes: 0,
             outbox: Vec::new(),
             notes: Vec::new(),
+            news: Vec::new(),
             logger: slog::Logger::root(slog::Discard, o!()),
         })
+    }
+
+    /// This node's number.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// Sets how many bytes of proposals wait while the log cannot be written
@@ -179,21 +206,26 @@ impl<F: FileSystem> Node<F> {
     /// # Errors
     /// [`Error::Corrupt`] if the log does not fit `applied`.
     pub fn add_group(&mut self, group: u64, applied: u64) -> Result<()> {
-        self.add_replica(group, applied, &[self.id])
+        self.add_replica(group, Rows { applied, restored: None }, &[self.id])
     }
 
     /// Opens this node's replica of a group, or founds it with the voters `founders`, which must
     /// be the same, in the same order, on all of them. The next polls tell every committed entry
-    /// after `applied`.
+    /// after `rows.applied`. Writes only if the rows were made of a snapshot that the log does not
+    /// know of: a crash came between.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the log does not fit `applied`, [`Error::Raft`] if this node is not
+    /// [`Error::Corrupt`] if the log does not fit the rows, [`Error::Raft`] if this node is not
     /// one of the group's voters.
-    pub fn add_replica(&mut self, group: u64, applied: u64, founders: &[u64]) -> Result<()> {
+    pub fn add_replica(&mut self, group: u64, rows: Rows, founders: &[u64]) -> Result<()> {
         if self.groups.contains_key(&group) {
             return Err(Error::Raft(format!("group {group} is here already")));
         }
-        let opened = Group::open(group, self.id, founders, applied, &self.engine, &self.logger)?;
+        let opened = Group::open(group, self.id, founders, rows, &self.engine, &self.logger);
+        if let Some(reason) = self.doubt.reason() {
+            return Err(Error::Unsynced(reason));
+        }
+        let opened = opened?;
         self.groups.insert(group, opened);
         self.touched.insert(group);
         Ok(())
@@ -256,7 +288,14 @@ impl<F: FileSystem> Node<F> {
             let (from, to) = (message.from, message.to);
             return Err(Error::Raft(format!("{kind:?} from {from} to {to} is not for this node")));
         }
+        if kind == MessageType::MsgAppend && found.behind.is_some() {
+            // They do not follow from what is here, or its rows are about to be older than them.
+            return Ok(());
+        }
         if self.unwritten.is_empty() {
+            if kind == MessageType::MsgSnapshot {
+                return self.receive_snapshot(group, message);
+            }
             return self.step(group, message);
         }
         let entries = message.entries.iter().map(|e| e.data.len() + PROPOSAL_OVERHEAD);
@@ -266,6 +305,57 @@ impl<F: FileSystem> Node<F> {
             self.waiting.push_back(Waiting::Received { group, message: Box::new(message) });
         }
         Ok(())
+    }
+
+    /// Tells that rows are to be fetched, unless they have what the snapshot stands for.
+    fn receive_snapshot(&mut self, group: u64, message: Message) -> Result<()> {
+        // Whoever sends it leads, and knows of no later term than this replica by then.
+        let mut heartbeat = Message { from: message.from, to: message.to, ..Message::default() };
+        heartbeat.set_msg_type(MessageType::MsgHeartbeat);
+        heartbeat.term = message.term;
+        self.step(group, heartbeat)?;
+        let Some(found) = self.groups.get_mut(&group) else { return Ok(()) };
+        let meta = message.get_snapshot().get_metadata();
+        let (index, term, from) = (meta.index, meta.term, message.from);
+        let log = &found.raw.raft.raft_log;
+        if index <= log.committed || log.match_term(index, term) {
+            // It answers that it has that.
+            return self.step(group, message);
+        }
+        if message.term == found.raw.raft.term && found.behind.is_none() {
+            found.behind = Some(message.get_snapshot().clone());
+            self.news.push((group, Event::Behind { index, term, from }));
+        }
+        Ok(())
+    }
+
+    /// The rows are those of another replica as of `index`, as `Behind` asked for, and on disk. The
+    /// group takes entries again, from there on.
+    pub fn restored(&mut self, group: u64, index: u64) {
+        if !self.unwritten.is_empty() {
+            return self.waiting.push_back(Waiting::Restored { group, index });
+        }
+        let Some(found) = self.groups.get_mut(&group) else { return };
+        let is_meant = |s: &mut Snapshot| s.get_metadata().index == index;
+        let Some(snapshot) = found.behind.take_if(is_meant) else { return };
+        if found.broken.is_none() {
+            // A candidate takes none, and the leader offers it again.
+            let (term, leader) = (found.raw.raft.term, found.raw.raft.leader_id);
+            if found.raw.raft.state != StateRole::Follower {
+                found.raw.raft.become_follower(term, leader);
+            }
+            found.raw.raft.restore(snapshot);
+            self.touched.insert(group);
+        }
+    }
+
+    /// A replica on another node gave a sign that it fetches rows.
+    pub fn receive_fetching(&mut self, group: u64, node: u64) {
+        if let Some((_, age)) =
+            self.groups.get_mut(&group).and_then(|found| found.fetching.get_mut(&node))
+        {
+            *age = 0;
+        }
     }
 
     /// Gives a group a peer's message.
@@ -397,13 +487,18 @@ impl<F: FileSystem> Node<F> {
     }
 
     /// Lets entries up to `index`, whose rows are in the store, go: from memory now, from disk
-    /// with the next write. Where there are peers, only what all of them have; the leader knows,
-    /// and tells them.
+    /// with the next write. Where there are peers, what all of them have (the leader knows, and
+    /// tells them), and more only if much is kept.
     ///
     /// # Errors
     /// [`Error::Raft`] if they were not told yet.
     pub fn compact(&mut self, group: u64, index: u64) -> Result<()> {
+        let group_count = self.groups.len();
         let Some(opened) = self.groups.get_mut(&group) else { return Ok(()) };
+        if index > opened.told_index && opened.has_peers() {
+            // Its rows were restored, and the log is yet to hear of it.
+            return Ok(());
+        }
         if index > opened.told_index {
             let told = opened.told_index;
             return Err(Error::Raft(format!(
@@ -411,7 +506,9 @@ impl<F: FileSystem> Node<F> {
             )));
         }
         let shared = opened.shared_index();
-        let index = index.min(shared);
+        let share =
+            (self.lag_bytes_max / group_count.max(1)).max(LAG_BYTES_MIN.min(self.lag_bytes_max));
+        let index = opened.compact_index(index, share);
         if opened.has_peers() && opened.raw.raft.state == StateRole::Leader {
             let others = opened.raw.raft.prs().iter().map(|(node, _)| *node);
             let others = others.filter(|node| *node != self.id);
@@ -454,6 +551,10 @@ impl<F: FileSystem> Node<F> {
         if self.unwritten.is_empty() {
             for (id, group) in &mut self.groups {
                 group.age = (group.age + 1).min(ELECTION_TICKS);
+                if !group.fetching.is_empty() {
+                    group.expire_fetching();
+                    self.touched.insert(*id);
+                }
                 if group.broken.is_none() && group.raw.tick() {
                     self.touched.insert(*id);
                 }
@@ -501,10 +602,11 @@ impl<F: FileSystem> Node<F> {
         if let Some(error @ Error::Unsynced(_)) = &self.stalled {
             return Err(error.clone());
         }
-        let mut told = Vec::new();
+        let mut told = std::mem::take(&mut self.news);
         loop {
             if self.unwritten.is_empty() {
                 self.collect(&mut told);
+                told.append(&mut self.news);
             }
             if self.unwritten.is_empty() && self.fenced.is_empty() {
                 return Ok(told);
@@ -537,6 +639,7 @@ impl<F: FileSystem> Node<F> {
             }
             let mut ready = group.raw.ready();
             let confirmed = ready.take_read_states();
+            group.note_fetching(ready.messages());
             self.outbox.extend(ready.take_messages().into_iter().map(|m| (id, m)));
             tell(id, group, ready.take_committed_entries(), told);
             if group.leads() {
@@ -557,6 +660,13 @@ impl<F: FileSystem> Node<F> {
         let mut count = 0;
         for (id, ready) in &self.unwritten {
             count += ready.entries().len();
+            if let Some(group) = self.groups.get(id).filter(|_| !ready.snapshot().is_empty()) {
+                let (meta, store) = (ready.snapshot().get_metadata(), group.raw.store());
+                let hard_state = ready.hs().unwrap_or(store.hard_state());
+                let at = (meta.index, meta.term);
+                begin_anew(&mut batch, *id, at, hard_state, store.conf_state())?;
+                self.compactions.remove(id);
+            }
             batch.add_entries::<Entries>(*id, ready.entries())?;
             if let Some(hard_state) = ready.hs() {
                 batch.put_message::<HardState>(*id, HARD_STATE.to_vec(), hard_state)?;
@@ -609,17 +719,28 @@ impl<F: FileSystem> Node<F> {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             group.is_new = false;
             let store = group.raw.mut_store();
+            if !ready.snapshot().is_empty() {
+                let meta = ready.snapshot().get_metadata();
+                store.restore(meta.index, meta.term);
+                group.told_index = meta.index;
+            }
+            let store = group.raw.mut_store();
             store.append(ready.take_entries());
             if let Some(hard_state) = ready.hs() {
                 store.set_hard_state(hard_state.clone());
             }
             self.outbox.extend(ready.take_persisted_messages().into_iter().map(|m| (id, m)));
+            let restored = ready.snapshot().get_metadata().clone();
             let mut light = group.raw.advance(ready);
+            group.note_fetching(light.messages());
             if let Some(commit) = light.commit_index() {
                 group.raw.mut_store().set_commit(commit);
             }
             self.outbox.extend(light.take_messages().into_iter().map(|m| (id, m)));
             tell(id, group, light.take_committed_entries(), told);
+            if restored.index > 0 {
+                self.outbox.extend(group.has_restored().map(|m| (id, m)));
+            }
             group.raw.advance_apply();
             if group.raw.has_ready() {
                 self.touched.insert(id);
@@ -638,9 +759,10 @@ impl<F: FileSystem> Node<F> {
                     }
                 }
                 Waiting::Confirm { group, token } => self.confirm(group, token),
+                Waiting::Restored { group, index } => self.restored(group, index),
                 Waiting::Received { group, message } => {
                     // Its sender is not waiting for a word of it; a broken group stays so.
-                    let _ = self.step(group, *message);
+                    let _ = self.receive(group, *message);
                 }
             }
         }
@@ -694,6 +816,7 @@ fn tell(id: u64, group: &mut Group, entries: Vec<Entry>, told: &mut Vec<(u64, Ev
             },
         ));
         group.told_index = entry.index;
+        group.raw.mut_store().set_told(entry.index);
         // The entry that opens a term commits everything before it.
         if is_own && group.told_term != term {
             group.told_term = term;

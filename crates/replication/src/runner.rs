@@ -17,7 +17,7 @@ use raft_engine::env::FileSystem;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    Error, Event, Node, Result, metrics,
+    Error, Event, Node, Result, Rows, metrics,
     node::PROPOSAL_OVERHEAD,
     wire::{self, Said},
 };
@@ -45,12 +45,20 @@ pub const QUEUED_BYTES_MAX: usize = 256 << 20;
 enum Message {
     Register {
         group: u64,
-        applied: u64,
+        rows: Rows,
         founders: Vec<u64>,
         sink: Sink,
         done: mpsc::Sender<Result<()>>,
     },
     Received(Bytes),
+    Fetching {
+        group: u64,
+        from: u64,
+    },
+    Restored {
+        group: u64,
+        index: u64,
+    },
     Confirm {
         group: u64,
         term: u64,
@@ -105,11 +113,11 @@ impl Handle {
     ///
     /// # Errors
     /// See [`Node::add_replica`].
-    pub fn register(&self, group: u64, applied: u64, founders: &[u64], sink: Sink) -> Result<()> {
+    pub fn register(&self, group: u64, rows: Rows, founders: &[u64], sink: Sink) -> Result<()> {
         let (done, opened) = mpsc::channel();
         let gone = || Error::Io("the log's thread is gone".into());
         let founders = founders.to_vec();
-        let message = Message::Register { group, applied, founders, sink, done };
+        let message = Message::Register { group, rows, founders, sink, done };
         self.tx.send(message).map_err(|_| gone())?;
         opened.recv().map_err(|_| gone())?
     }
@@ -158,6 +166,17 @@ impl Handle {
     /// See [`Node::transfer`].
     pub fn transfer(&self, group: u64, to: u64) {
         let _ = self.tx.send(Message::Transfer { group, to });
+    }
+
+    /// Says to `from`, which offered them, that this replica fetches rows. To be called once a
+    /// second or more while it does.
+    pub fn fetching(&self, group: u64, from: u64) {
+        let _ = self.tx.send(Message::Fetching { group, from });
+    }
+
+    /// See [`Node::restored`].
+    pub fn restored(&self, group: u64, index: u64) {
+        let _ = self.tx.send(Message::Restored { group, index });
     }
 
     /// Why the log cannot be written now, if it cannot. What is proposed meanwhile waits, up to
@@ -276,8 +295,8 @@ impl<F: FileSystem> Driver<F> {
         let mut count = 0;
         loop {
             match message {
-                Message::Register { group, applied, founders, sink, done } => {
-                    let opened = self.node.add_replica(group, applied, &founders);
+                Message::Register { group, rows, founders, sink, done } => {
+                    let opened = self.node.add_replica(group, rows, &founders);
                     if opened.is_ok() {
                         self.sinks.insert(group, sink);
                     }
@@ -297,6 +316,12 @@ impl<F: FileSystem> Driver<F> {
                     }
                 }
                 Message::Transfer { group, to } => self.node.transfer(group, to),
+                Message::Fetching { group, from } => {
+                    let mut sign = BytesMut::new();
+                    wire::put_fetching(&mut sign, group, self.node.id());
+                    (self.outgoing)(from, sign.freeze());
+                }
+                Message::Restored { group, index } => self.node.restored(group, index),
                 Message::Dropped { group, seq } => {
                     self.node.fence(group);
                     self.refuse(group, seq, "too much waits for the log".into());
@@ -342,6 +367,7 @@ impl<F: FileSystem> Driver<F> {
         for said in said {
             match said {
                 Said::Note(group, index) => self.node.receive_note(group, index),
+                Said::Fetching(group, node) => self.node.receive_fetching(group, node),
                 Said::Message(group, message) => match self.node.receive(group, message) {
                     Ok(()) => {}
                     Err(error @ Error::Corrupt(_)) => error!(group, %error, "a replica is broken"),

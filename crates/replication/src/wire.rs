@@ -3,6 +3,7 @@
 //! ```text
 //! 1  group (8 bytes)  length (4 bytes)  the message, as protobuf
 //! 2  group (8 bytes)  index (8 bytes)   every replica has the entries up to it
+//! 3  group (8 bytes)  node (8 bytes)    its replica there fetches rows
 //! ```
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -13,6 +14,7 @@ use crate::{Error, Result};
 
 const MESSAGE: u8 = 1;
 const NOTE: u8 = 2;
+const FETCHING: u8 = 3;
 
 /// One thing that was said.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +23,8 @@ pub(crate) enum Said {
     Message(u64, Message),
     /// See [`crate::Node::receive_note`].
     Note(u64, u64),
+    /// See [`crate::Node::receive_fetching`].
+    Fetching(u64, u64),
 }
 
 /// Appends a message.
@@ -39,6 +43,13 @@ pub(crate) fn put_note(out: &mut BytesMut, group: u64, index: u64) {
     out.put_u8(NOTE);
     out.put_u64_le(group);
     out.put_u64_le(index);
+}
+
+/// Appends a sign that `node` fetches rows.
+pub(crate) fn put_fetching(out: &mut BytesMut, group: u64, node: u64) {
+    out.put_u8(FETCHING);
+    out.put_u64_le(group);
+    out.put_u64_le(node);
 }
 
 /// Reads what came.
@@ -62,6 +73,7 @@ pub(crate) fn read(mut raw: Bytes) -> Result<Vec<Said>> {
                 Said::Message(group, message.map_err(|_| bad())?)
             }
             NOTE => Said::Note(group, raw.try_get_u64_le().map_err(|_| bad())?),
+            FETCHING => Said::Fetching(group, raw.try_get_u64_le().map_err(|_| bad())?),
             _ => return Err(bad()),
         });
     }
@@ -85,15 +97,16 @@ mod tests {
         put_message(&mut out, 7, &message).unwrap();
         put_note(&mut out, 8, 9);
         put_message(&mut out, 0, &message).unwrap();
+        put_fetching(&mut out, 5, 6);
         let raw = out.freeze();
         let said = read(raw.clone()).unwrap();
         let message = |group| Said::Message(group, message.clone());
-        assert_eq!(said, [message(7), Said::Note(8, 9), message(0)]);
+        assert_eq!(said, [message(7), Said::Note(8, 9), message(0), Said::Fetching(5, 6)]);
         for length in 1..raw.len() {
-            // A part of it is whole where one of the three ends, and else refused.
+            // A part of it is whole where one of the four ends, and else refused.
             let part = read(raw.slice(..length));
-            assert!(part.is_err() || part.unwrap().len() < 3);
+            assert!(part.is_err() || part.unwrap().len() < 4);
         }
-        assert!(read(Bytes::from_static(b"\x03--------")).is_err());
+        assert!(read(Bytes::from_static(b"\x04--------")).is_err());
     }
 }

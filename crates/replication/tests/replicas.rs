@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use common::Disk;
-use everspan_replication::{Config, Error, Event, Node, faulty::FaultyFs};
+use everspan_replication::{Config, Error, Event, Node, Rows, faulty::FaultyFs};
 use raft::eraftpb::Message;
 
 const GROUP: u64 = 7;
@@ -49,6 +49,10 @@ struct Replica {
     node: Option<Node<FaultyFs>>,
     /// Index up to which its rows are in its store, which survives.
     applied: u64,
+    /// The snapshot that they were last made of.
+    restored: Option<(u64, u64)>,
+    /// What its rows are to be made of, and whether they are, in the store.
+    behind: Option<(u64, u64, bool)>,
     /// Index of the entry told last.
     told: u64,
     leads: Option<u64>,
@@ -77,6 +81,7 @@ struct World {
     are_faults_on: bool,
     crashes: u64,
     elections: u64,
+    copies: u64,
     /// Questions whether a replica leads.
     confirmed: u64,
 }
@@ -93,6 +98,8 @@ impl World {
             told: 0,
             leads: None,
             asked: None,
+            restored: None,
+            behind: None,
             pending: BTreeMap::new(),
             returns_at: 0,
         };
@@ -109,6 +116,7 @@ impl World {
             are_faults_on: true,
             crashes: 0,
             elections: 0,
+            copies: 0,
             confirmed: 0,
         }
     }
@@ -185,6 +193,7 @@ impl World {
                     replica.disk.fs.crash(seed);
                     replica.leads = None;
                     replica.asked = None;
+                    replica.behind = None;
                     replica.pending.clear();
                     replica.returns_at = now + 1 + self.rng.below(40);
                     self.crashes += 1;
@@ -212,9 +221,11 @@ impl World {
     fn open(&mut self, place: usize) -> Found {
         let replica = &mut self.replicas[place];
         replica.disk.fs.fail_writes(None);
-        let config = Config { node_id: replica.id, ..replica.disk.config() };
+        let lag_bytes_max = 3_000;
+        let config = Config { node_id: replica.id, lag_bytes_max, ..replica.disk.config() };
+        let rows = Rows { applied: replica.applied, restored: replica.restored };
         let opened = Node::open_with(&config, replica.disk.fs.clone()).and_then(|mut node| {
-            node.add_replica(GROUP, replica.applied, &REPLICAS)?;
+            node.add_replica(GROUP, rows, &REPLICAS)?;
             Ok(node)
         });
         replica.told = replica.applied;
@@ -292,7 +303,30 @@ impl World {
             self.send(message);
         }
         let writes = self.rng.one_in(15);
+        let (fetches, signs) = (self.rng.one_in(8), self.rng.one_in(4));
         let replica = &mut self.replicas[place];
+        let id = replica.id;
+        if let (Some((index, term, are_written)), Some(node)) =
+            (replica.behind, replica.node.as_mut())
+        {
+            if fetches && !are_written {
+                // A crash may come before the log hears of it.
+                (replica.applied, replica.restored) = (index, Some((index, term)));
+                replica.told = index;
+                replica.behind = Some((index, term, true));
+                self.copies += 1;
+            } else if fetches {
+                replica.behind = None;
+                node.restored(GROUP, index);
+            } else if signs {
+                for other in &mut self.replicas {
+                    if let Some(node) = &mut other.node {
+                        node.receive_fetching(GROUP, id);
+                    }
+                }
+            }
+            return Ok(());
+        }
         if let Some(node) = replica.node.as_mut().filter(|_| writes) {
             replica.applied = replica.told;
             let compacted = node.compact(GROUP, replica.applied);
@@ -338,6 +372,12 @@ impl World {
                     return Err(format!("{id} leads and follows {leader}"));
                 }
             }
+            Event::Behind { index, term, from } => {
+                if index <= replica.told || replica.leads.is_some() || from == id {
+                    return Err(format!("{id}, at {}, is behind {from}: {index}", replica.told));
+                }
+                replica.behind = Some((index, term, false));
+            }
             Event::Confirmed { token } => {
                 if let Some((_, latest)) = replica.asked.take_if(|(asked, _)| token >= *asked)
                     && replica.leads.is_none_or(|term| term < latest)
@@ -345,6 +385,8 @@ impl World {
                     return Err(format!("{id} is told that it leads after term {latest} began"));
                 }
             }
+            Event::Committed { index, .. }
+                if replica.behind.is_some_and(|(at, _, is_written)| is_written && index <= at) => {}
             Event::Committed { index, term, seq, data } => {
                 if index != replica.told + 1 {
                     return Err(format!("{id} was told {index} after {}", replica.told));
@@ -371,7 +413,7 @@ impl World {
 
 #[test]
 fn three_replicas_agree_whatever_happens() {
-    let (mut acknowledged, mut crashes, mut elections) = (0, 0, 0);
+    let (mut acknowledged, mut crashes, mut elections, mut copies, mut asked) = (0, 0, 0, 0, 0);
     // More of them: EVERSPAN_SEEDS=20000 cargo test --release --test replicas
     let seeds = std::env::var("EVERSPAN_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(150);
     for seed in 0..seeds {
@@ -382,11 +424,15 @@ fn three_replicas_agree_whatever_happens() {
         acknowledged += world.acknowledged.len();
         crashes += world.crashes;
         elections += world.elections;
+        copies += world.copies;
+        asked += world.confirmed;
     }
     // A run in which nothing happens shows nothing.
     assert!(acknowledged > 3_000, "{acknowledged} acknowledged");
     assert!(crashes > 300, "{crashes} crashes");
     assert!(elections > 450, "{elections} elections");
+    assert!(copies > 50, "{copies} copies of rows");
+    assert!(asked > 1_000, "{asked} questions");
 }
 
 #[test]
@@ -437,8 +483,8 @@ fn a_majority_goes_on_and_a_minority_does_not() {
 fn what_is_not_for_this_node_is_refused() {
     let disk = Disk::new();
     let mut node = disk.open();
-    assert!(matches!(node.add_replica(GROUP, 0, &[2, 3, 4]), Err(Error::Raft(_))));
-    node.add_replica(GROUP, 0, &REPLICAS).unwrap();
+    assert!(matches!(node.add_replica(GROUP, Rows::default(), &[2, 3, 4]), Err(Error::Raft(_))));
+    node.add_replica(GROUP, Rows::default(), &REPLICAS).unwrap();
     let told = node.poll().unwrap();
     assert_eq!(told, [], "one of three does not lead by itself");
     assert!(node.has_peers());

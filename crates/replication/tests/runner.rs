@@ -8,7 +8,7 @@ use std::{sync::mpsc, time::Duration};
 
 use bytes::Bytes;
 use common::Disk;
-use everspan_replication::{Event, Handle, Runner};
+use everspan_replication::{Event, Handle, Rows, Runner};
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
@@ -26,7 +26,7 @@ impl Group {
     fn register(runner: &Runner) -> Self {
         let (tx, events) = mpsc::channel();
         let handle = runner.handle();
-        handle.register(1, 0, &[1], Box::new(move |e| drop(tx.send(e)))).unwrap();
+        handle.register(1, Rows::default(), &[1], Box::new(move |e| drop(tx.send(e)))).unwrap();
         Self { handle, events, told: Default::default() }
     }
 

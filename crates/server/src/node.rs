@@ -134,6 +134,7 @@ impl Node {
                 node_id: peers.me(),
                 file_bytes: config.storage.log_file_bytes,
                 purge_bytes: config.storage.log_purge_bytes,
+                lag_bytes_max: config.cluster.lag_bytes_max,
             })
             .map_err(state)?,
             Box::new(move |to, batch| outgoing.send(to, batch)),

@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
+use bytes::Bytes;
 use everspan_broker::{BacklogAsk, BacklogCounts, BacklogPage, StartError};
 use everspan_replication::Event;
-use everspan_storage::Checkpoint;
+use everspan_storage::{Checkpoint, Page};
 use everspan_types::{Error, NamespaceId, Offer, Poller, QueueKey, Result, RunId, TaskRef};
 use everspan_visibility as visibility;
 use tokio::sync::oneshot;
@@ -15,6 +16,7 @@ use tracing::{error, info, warn};
 use crate::{
     call::{Reply, Request},
     client::ShardTasks,
+    copy::Copy,
     core::{Caller, Core, Shared, TaskDone, fresh_run_id, spawn},
     deliver::{DeliveryDone, Inbox},
     execution_actor::{Abandon, Message, Passivate},
@@ -69,6 +71,12 @@ pub(crate) enum Inbound {
     Count {
         count: CountCall,
         reply: oneshot::Sender<Result<visibility::Counts>>,
+    },
+    /// Rows for another replica; see [`crate::copy`].
+    Rows {
+        index: u64,
+        from: Bytes,
+        reply: oneshot::Sender<Result<Page>>,
     },
     /// Task-queue brokers came or went with their nodes.
     OfferSoft,
@@ -143,17 +151,21 @@ pub(crate) struct ShardActor {
     pub(crate) shared: Shared,
     /// The shards that messages go to.
     pub(crate) peers: ShardTasks,
-    routes: Routes,
+    pub(crate) routes: Routes,
     pub(crate) inbox: Inbox,
     checkpointer: Checkpointer,
-    rule: CheckpointRule,
-    log: everspan_replication::Handle,
+    pub(crate) rule: CheckpointRule,
+    pub(crate) log: everspan_replication::Handle,
     last_checkpoint: Instant,
     checkpoint_running: bool,
     timer: Option<SpawnHandle>,
     /// Another try to lead.
     leads_later: Option<SpawnHandle>,
     on_leading: Option<OnLeading>,
+    /// Another replica's rows on their way here.
+    pub(crate) copy: Option<Copy>,
+    /// Entries up to this index are in the rows, whatever is told of them.
+    pub(crate) restored_at: u64,
     stopping: Option<oneshot::Sender<()>>,
 }
 
@@ -180,6 +192,8 @@ impl ShardActor {
             timer: None,
             leads_later: None,
             on_leading: Some(on_leading),
+            copy: None,
+            restored_at: 0,
             stopping: None,
         }
     }
@@ -335,6 +349,7 @@ impl ShardActor {
             Event::Committed { index, seq: Some(seq), .. } => {
                 self.shared.borrow_mut().committed(seq, index);
             }
+            Event::Committed { index, .. } if index <= self.restored_at => {}
             Event::Committed { index, seq: None, data, .. } => {
                 if let Err(error) = self.replay(index, &data) {
                     // Going on would serve a state with a hole in it.
@@ -345,6 +360,7 @@ impl ShardActor {
                 }
             }
             Event::Leader { term } => self.lead(term, ctx),
+            Event::Behind { index, term, from } => self.begin_copy(index, term, from, ctx),
             Event::Confirmed { token } => self.shared.borrow_mut().confirmed(token),
             Event::Follows { leader } => self.follow(leader),
             other @ (Event::Refused { .. } | Event::Lost) => {
@@ -357,8 +373,12 @@ impl ShardActor {
     }
 
     fn replay(&mut self, index: u64, data: &bytes::Bytes) -> std::result::Result<(), String> {
+        if let Some(copy) = &mut self.copy {
+            copy.restart();
+        }
         let mut core = self.shared.borrow_mut();
         if data.is_empty() {
+            core.shard.table.skip(index);
             return Ok(());
         }
         let batch = everspan_storage::Batch::decode(data).map_err(|e| e.to_string())?;
@@ -469,6 +489,7 @@ impl ShardActor {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
+        self.sign_of_copy();
         {
             let core = &mut *self.shared.borrow_mut();
             core.tick += 1;
@@ -482,9 +503,10 @@ impl ShardActor {
         self.checkpoint_if_due(ctx);
     }
 
-    fn checkpoint_if_due(&mut self, ctx: &mut Context<Self>) {
+    pub(crate) fn checkpoint_if_due(&mut self, ctx: &mut Context<Self>) {
         let bytes = self.shared.borrow().shard.table.memory_bytes();
         let is_due = self.stopping.is_some()
+            || self.copy.as_ref().is_some_and(Copy::is_done)
             || bytes >= self.rule.bytes
             || (bytes > 0 && self.last_checkpoint.elapsed() >= self.rule.every);
         if self.checkpoint_running || !is_due {
@@ -527,6 +549,9 @@ impl Handler<Inbound> for ShardActor {
 
     fn handle(&mut self, message: Inbound, ctx: &mut Self::Context) {
         match message {
+            Inbound::Rows { index, from, reply } => {
+                let _ = reply.send(self.rows(index, &from));
+            }
             Inbound::OfferSoft => {
                 let core = &mut *self.shared.borrow_mut();
                 let runs: Vec<RunId> = core.runs.keys().copied().collect();
@@ -601,8 +626,15 @@ impl Handler<Rearm> for ShardActor {
 
 impl Handler<CheckpointDone> for ShardActor {
     type Result = ();
-    fn handle(&mut self, done: CheckpointDone, _: &mut Self::Context) {
+    fn handle(&mut self, done: CheckpointDone, ctx: &mut Self::Context) {
         self.checkpoint_running = false;
+        self.end_checkpoint(done);
+        self.copy_is_written(ctx);
+    }
+}
+
+impl ShardActor {
+    fn end_checkpoint(&mut self, done: CheckpointDone) {
         let core = &mut *self.shared.borrow_mut();
         core.shard.table.end_checkpoint(done.outcome.is_ok());
         match done.outcome {

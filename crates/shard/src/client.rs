@@ -11,8 +11,8 @@ use std::{
 use actix::{Actor, Addr, ArbiterHandle};
 use bytes::Bytes;
 use everspan_broker::{BacklogAsk, BacklogCounts, BacklogPage, Brokers, StartError, TaskSource};
-use everspan_replication::Handle;
-use everspan_storage::{Checkpoint, Store, Table};
+use everspan_replication::{Handle, Rows};
+use everspan_storage::{Checkpoint, Page, Store, Table};
 use everspan_types::{
     Error, Limits, NamespaceId, Offer, Poller, QueueKey, Result, ShardId, StartedTask, Time, wire,
 };
@@ -130,7 +130,8 @@ impl Shards {
             }
             let table = Table::open(id, store.clone())
                 .map_err(|e| Error::internal(format!("shard {id}: {e}")))?;
-            let applied = table.applied();
+            let restored = table.restored().map_err(|e| Error::internal(e.to_string()))?;
+            let rows = Rows { applied: table.applied(), restored };
             let (tx, rx) = oneshot::channel();
             leading.push((id, rx));
             let arbiter = &arbiters[id.0 as usize % arbiters.len()];
@@ -141,7 +142,7 @@ impl Shards {
                     .await?;
             let sink = addr.clone();
             let sink = Box::new(move |events| sink.do_send(News(events)));
-            log.register(u64::from(id.0), applied, &replicas, sink)
+            log.register(u64::from(id.0), rows, &replicas, sink)
                 .map_err(|e| Error::internal(format!("shard {id}: {e}")))?;
             addrs.insert(id, addr);
         }
@@ -370,6 +371,10 @@ impl Shards {
                 };
                 wire::to_bytes(&taken)
             }
+            Question::Rows { shard, index, from } => {
+                let page = self.here(shard, |reply| Inbound::Rows { index, from, reply });
+                wire::to_bytes(&page.await)
+            }
             Question::List { shard, namespace, query, after, limit } => {
                 let limit = usize::try_from(limit).unwrap_or(usize::MAX);
                 let list = ListCall { namespace, query: Arc::new(query), after, limit };
@@ -456,6 +461,20 @@ impl ShardTasks {
         let peers = inner.routes.peers();
         let is_here = peers.is_alone() || inner.routes.leader(shard) == peers.me();
         inner.addrs.get(&shard).filter(|_| is_here)
+    }
+
+    /// A page of the rows of the replica on another node.
+    pub(crate) async fn rows(
+        &self,
+        node: u64,
+        shard: ShardId,
+        index: u64,
+        from: Bytes,
+    ) -> Result<Page> {
+        let shards = self.shards.get();
+        let shards = shards.ok_or_else(|| Error::unavailable("the node is starting"))?;
+        let question = Question::Rows { shard, index, from };
+        shards.inner.routes.ask(node, shard, &question, ANSWER_MAX).await
     }
 
     /// Hands messages to the shard that they are for.

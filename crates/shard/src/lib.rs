@@ -21,6 +21,7 @@ mod actor;
 mod backlog;
 pub mod call;
 mod client;
+mod copy;
 mod core;
 mod delete;
 mod deliver;

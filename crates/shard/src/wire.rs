@@ -28,6 +28,8 @@ pub(crate) enum Question {
     CountBacklog { shard: ShardId, queue: QueueKey },
     /// The sequence of the last message taken.
     Deliver { shard: ShardId, delivery: SentDelivery },
+    /// A page of the replica's rows, as of `index` of the log or later.
+    Rows { shard: ShardId, index: u64, from: Bytes },
     /// A `ListPage`.
     List {
         shard: ShardId,

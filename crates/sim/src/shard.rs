@@ -384,7 +384,7 @@ impl ShardShell {
                 }
             }
             // A group of one replica has nobody to follow or to ask.
-            LogEvent::Follows { .. } | LogEvent::Confirmed { .. } => {}
+            LogEvent::Follows { .. } | LogEvent::Confirmed { .. } | LogEvent::Behind { .. } => {}
             LogEvent::Leader { term } => {
                 let now = self.now(cx);
                 self.shard.load_wakes(now).map_err(|e| e.to_string())?;

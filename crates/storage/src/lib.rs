@@ -18,12 +18,14 @@
 //! and a write that failed half way, are mended by applying the log from that index again.
 
 mod batch;
+mod copy;
 mod mem;
 mod sled_store;
 mod store;
 mod table;
 
 pub use batch::Batch;
+pub use copy::{Copying, Page};
 pub use mem::MemStore;
 pub use sled_store::{Mode, SledOptions, SledStore};
 pub use store::{Error, Ops, Result, Store, conformance};

@@ -17,6 +17,8 @@ type Head<'a> = (&'a Bytes, &'a Option<Bytes>);
 
 /// Key, after the shard's prefix, of the applied index; no row of a shard begins with 0.
 const APPLIED: &[u8] = &[0];
+/// Key of the snapshot that the rows were last made of.
+const RESTORED: &[u8] = &[0, 1];
 /// Rows read from the store at a time.
 const CHUNK: usize = 64;
 /// What a row in memory costs beside its bytes, roughly.
@@ -123,6 +125,28 @@ impl Table {
         })
     }
 
+    /// Index and term of the snapshot that the rows were last made of, if they were.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn restored(&self) -> Result<Option<(u64, u64)>> {
+        let Some(raw) = self.get(RESTORED)? else { return Ok(None) };
+        let pair = raw.split_at_checked(8).and_then(|(index, term)| {
+            let number = |raw: &[u8]| raw.try_into().ok().map(u64::from_be_bytes);
+            Some((number(index)?, number(term)?))
+        });
+        let shard = self.shard;
+        let bad = || Error::Corrupt(format!("the snapshot's index of shard {shard} is none"));
+        pair.ok_or_else(bad).map(Some)
+    }
+
+    /// The rows are those of a snapshot at `index` and `term` of the log, or of a later time.
+    pub(crate) fn restore(&mut self, index: u64, term: u64) {
+        let value = [index.to_be_bytes(), term.to_be_bytes()].concat();
+        self.put(Bytes::from_static(RESTORED), Some(value.into()));
+        self.applied = self.applied.max(index);
+    }
+
     /// Log index up to which rows are committed.
     #[must_use]
     pub fn applied(&self) -> u64 {
@@ -169,14 +193,40 @@ impl Table {
         limit: usize,
         reverse: bool,
     ) -> Result<Vec<(Bytes, Bytes)>> {
+        self.scan_layers(start, end, limit, reverse, true)
+    }
+
+    /// As [`Table::scan`], ascending, of what is committed.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn scan_committed(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>> {
+        self.scan_layers(start, end, limit, false, false)
+    }
+
+    fn scan_layers(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+        reverse: bool,
+        with_staged: bool,
+    ) -> Result<Vec<(Bytes, Bytes)>> {
         let mut found = Vec::new();
         if start >= end || limit == 0 {
             return Ok(found);
         }
         let bounds = (Bound::Included(start), Bound::Excluded(end));
-        let staged = self.overlay.range::<[u8], _>(bounds).map(|(k, (_, v))| (k, v));
-        let mut layers: Vec<Peekable<Box<dyn Iterator<Item = Head<'_>> + '_>>> =
-            vec![directed(staged, reverse)];
+        let mut layers: Vec<Peekable<Box<dyn Iterator<Item = Head<'_>> + '_>>> = Vec::new();
+        if with_staged {
+            let staged = self.overlay.range::<[u8], _>(bounds).map(|(k, (_, v))| (k, v));
+            layers.push(directed(staged, reverse));
+        }
         layers.push(directed(self.committed.range::<[u8], _>(bounds), reverse));
         if let Some(frozen) = &self.frozen {
             layers.push(directed(frozen.rows.range::<[u8], _>(bounds), reverse));
@@ -274,7 +324,8 @@ impl Table {
     /// Freezes what is committed so that it can be written to the store; none if there is
     /// nothing new or a checkpoint is under way.
     pub fn begin_checkpoint(&mut self) -> Option<Checkpoint> {
-        if self.frozen.is_some() || self.applied <= self.durable {
+        let is_new = self.applied > self.durable || !self.committed.is_empty();
+        if self.frozen.is_some() || !is_new {
             return None;
         }
         let rows = Arc::new(std::mem::take(&mut self.committed));

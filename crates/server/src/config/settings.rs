@@ -174,6 +174,9 @@ settings! {
         /// numbers are the same on all nodes, and for ever; the addresses may change. A call is
         /// acknowledged once most of the replicas of a shard have it: take three nodes or five.
         nodes: Vec<ClusterNode> = Vec::new();
+        /// Changes, in bytes, that are kept in memory for replicas that are away or slow, of all
+        /// shards together. What those lack beyond that is copied to them from the start.
+        lag_bytes_max: usize = 256 << 20, in MIB..=64 * GIB;
     }
 
     /// Log lines, on standard error.
