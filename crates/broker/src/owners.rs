@@ -6,32 +6,45 @@
 //! those that stay ask all shards anew.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
 use everspan_peers::{AskError, Peers, Topic, View};
-use everspan_types::{Error, Offer, QueueKey, Result, TaskKind, wire};
+use everspan_types::{Error, Offer, QueueKey, Result, ShardId, TaskKind, wire};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::wire::Question;
 
 /// How long a question waits that is no poll.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Offers on their way to one node; what is more is found by asking its shard.
+const OFFERS_MAX: usize = 50_000;
 /// Offers in one message.
 const OFFERS_AT_ONCE: usize = 512;
-/// How often an offer is sent, and the wait between. What is lost is found by a queue that asks
-/// its shards, as all do when a node comes or goes.
+/// How often an offer is sent, and the wait between. After that queues are told to ask its shard.
 const SEND: (u32, Duration) = (10, Duration::from_millis(100));
 
 /// The owners of queues. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Owners {
     pub(crate) peers: Peers,
-    lanes: Arc<Mutex<BTreeMap<u64, mpsc::UnboundedSender<Offer>>>>,
+    lanes: Arc<Mutex<BTreeMap<u64, Lane>>>,
+}
+
+/// Offers on their way to one node.
+#[derive(Debug)]
+struct Lane {
+    offers: mpsc::Sender<Offer>,
+    /// Shards of which some did not fit: queues there are to ask them.
+    unsent: Arc<Mutex<BTreeSet<ShardId>>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What places a queue among the nodes.
@@ -117,19 +130,30 @@ impl Owners {
     /// Sends an offer to another node's broker. What comes while a message is on its way goes
     /// with the next.
     pub(crate) fn offer(&self, node: u64, offer: Offer) {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = locked(&self.lanes);
         let lane = lanes.entry(node).or_insert_with(|| {
-            let (tx, rx) = mpsc::unbounded_channel();
-            tokio::spawn(self.clone().feed(node, rx));
-            tx
+            let (offers, rx) = mpsc::channel(OFFERS_MAX);
+            let unsent = Arc::default();
+            tokio::spawn(self.clone().feed(node, rx, Arc::clone(&unsent)));
+            Lane { offers, unsent }
         });
         // The receiver is gone when its arbiter is: as the node stops.
-        let _ = lane.send(offer);
+        if let Err(TrySendError::Full(offer)) = lane.offers.try_send(offer) {
+            locked(&lane.unsent).insert(offer.shard);
+        }
     }
 
-    async fn feed(self, node: u64, mut offers: mpsc::UnboundedReceiver<Offer>) {
+    async fn feed(
+        self,
+        node: u64,
+        mut offers: mpsc::Receiver<Offer>,
+        unsent: Arc<Mutex<BTreeSet<ShardId>>>,
+    ) {
         let mut batch = Vec::new();
         while offers.recv_many(&mut batch, OFFERS_AT_ONCE).await > 0 {
+            for shard in std::mem::take(&mut *locked(&unsent)) {
+                self.tell(node, Question::Refresh { shard });
+            }
             let offers = std::mem::take(&mut batch);
             let question = Question::Offers { offers, is_passed_on: false };
             if self.ask::<()>(node, &question, ANSWER_MAX).await.is_err() {
@@ -169,6 +193,10 @@ impl Owners {
                 return;
             }
             tokio::time::sleep(SEND.1).await;
+        }
+        let shards: BTreeSet<ShardId> = left.iter().map(|offer| offer.shard).collect();
+        for shard in shards {
+            self.tell_all(|| Question::Refresh { shard });
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The meta group's ID, in the log and in the store.
-pub(crate) const GROUP: u64 = 0;
+pub const GROUP: u64 = 0;
 /// Bytes of a page of rows, for a replica that lacks them.
 const PAGE_BYTES: usize = 512 << 10;
 /// How long another node may take for a page.
@@ -40,6 +40,8 @@ pub(crate) enum Input {
     Rows(u64, Bytes, oneshot::Sender<Result<Page>>),
     /// A page of rows that was asked for.
     Page(Result<Page>),
+    /// Rows that were copied could not be written before.
+    EndCopy,
 }
 
 /// Where a replica stands.
@@ -133,23 +135,13 @@ impl Group {
     pub(crate) async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
         while let Some(input) = inputs.recv().await {
             match input {
-                Input::Events(events) => {
-                    if let Err(error) = self.events(events) {
-                        // Going on would show a state with a hole in it.
-                        error!(%error, "the meta group ends");
-                        panic!("{error}");
-                    }
-                }
+                Input::Events(events) => orderly(self.events(events)),
                 Input::Change(change, done) => self.waiting.push_back((change, Some(done))),
                 Input::Rows(index, from, done) => {
                     let _ = done.send(self.page(index, &from));
                 }
-                Input::Page(page) => {
-                    if let Err(error) = self.take_page(page) {
-                        error!(%error, "the meta group ends");
-                        panic!("{error}");
-                    }
-                }
+                Input::Page(page) => orderly(self.take_page(page)),
+                Input::EndCopy => orderly(self.end_copy()),
             }
             self.next();
         }
@@ -259,10 +251,25 @@ impl Group {
             self.fetch(Duration::ZERO);
             return Ok(());
         }
+        self.end_copy()
+    }
+
+    /// Everything is copied: once it is on disk, the log goes on from there.
+    fn end_copy(&mut self) -> Result<()> {
+        let Some((copying, from)) = self.copy.as_ref().filter(|(c, _)| c.is_done()) else {
+            return Ok(());
+        };
+        self.log.fetching(GROUP, *from);
         self.restored_at = copying.index();
         self.checkpoint();
         if self.table.durable() < self.restored_at {
-            return Err(Error::internal("the meta group's rows cannot be written"));
+            warn!("the meta group's rows cannot be written; it is tried again");
+            let inputs = self.inputs.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(AGAIN).await;
+                let _ = inputs.send(Input::EndCopy);
+            });
+            return Ok(());
         }
         self.copy = None;
         self.meta = read(&self.table)?;
@@ -346,6 +353,14 @@ impl Group {
         if is_written {
             self.log.compact(GROUP, self.table.durable());
         }
+    }
+}
+
+/// Ends the process where rows cannot be read: going on would show a state with a hole in it.
+fn orderly(done: Result<()>) {
+    if let Err(error) = done {
+        error!(%error, "the meta group ends");
+        panic!("{error}");
     }
 }
 

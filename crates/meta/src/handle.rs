@@ -149,7 +149,9 @@ impl MetaHandle {
     async fn change(&self, change: Change) -> Result<()> {
         let index = self.decide(change).await?;
         let mut standing = self.standing.clone();
-        let _ = standing.wait_for(|now| now.applied >= index).await;
+        let seen = standing.wait_for(|now| now.applied >= index);
+        // A node that lags far behind sees it when it can.
+        let _ = tokio::time::timeout(SEEN_MAX, seen).await;
         if !self.peers.is_alone() {
             let question = wire::to_bytes(&Question::See(index));
             let view = self.peers.view();

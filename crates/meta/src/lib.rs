@@ -19,6 +19,7 @@ mod namespace;
 mod queue_config;
 mod state;
 
+pub use group::GROUP;
 pub use handle::MetaHandle;
 pub use namespace::{Namespace, State};
 pub use queue_config::{QueueConfig, QueueName, RateLimit};

@@ -25,6 +25,6 @@ mod stubs {
     include!(concat!(env!("OUT_DIR"), "/everspan.peers.v1.Peers.rs"));
 }
 
-pub use links::{AskError, Options, Peers};
+pub use links::{AskError, Options, Peers, Standing};
 pub use server::{Answer, Listening, Service, Topic};
 pub use view::View;

@@ -4,10 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -20,12 +20,12 @@ use tonic::{
     metadata::AsciiMetadataValue,
     transport::{Channel, Endpoint},
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     Topic, View,
     messages::{Envelope, Hello},
-    server::{CLUSTER, MESSAGE_MAX, NODE, PROTOCOL_HEADER},
+    server::{CLUSTER, FOUNDED, MESSAGE_MAX, NODE, PROTOCOL_HEADER},
     stubs::peers_client::PeersClient,
     view::Watch,
 };
@@ -49,6 +49,19 @@ pub struct Options {
     pub others: BTreeMap<u64, String>,
     /// What all nodes of the cluster have in common, and those of others have not.
     pub cluster: String,
+    /// The ID of the cluster, if this node knows it from before.
+    pub founded: Option<String>,
+    /// Whether this node took part in a cluster before, so that others may count on what it said.
+    pub is_old: bool,
+}
+
+/// What another node says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The ID of the cluster that it knows; empty if it does not.
+    pub founded: String,
+    /// Whether it took part in a cluster before it started.
+    pub is_old: bool,
 }
 
 /// Why there is no answer.
@@ -74,6 +87,7 @@ struct Inner {
     links: BTreeMap<u64, Link>,
     is_leaving: AtomicBool,
     founded: Mutex<String>,
+    is_old: bool,
     watch: Mutex<Watch>,
     view: watch::Sender<Arc<View>>,
     head: Option<Head>,
@@ -102,9 +116,10 @@ impl fmt::Debug for Peers {
     }
 }
 
+/// Time since some moment of this process: the wall's clock may jump.
 fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time::from_nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    Time::from_nanos(u64::try_from(BEGAN.elapsed().as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn client(address: &str) -> Result<PeersClient<Channel>, String> {
@@ -135,6 +150,7 @@ impl Peers {
             links: BTreeMap::new(),
             is_leaving: AtomicBool::new(false),
             founded: Mutex::default(),
+            is_old: false,
             watch: Mutex::new(Watch::new(me, [])),
             view: watch::Sender::new(view),
             head: None,
@@ -147,7 +163,7 @@ impl Peers {
     /// # Errors
     /// If an address is none.
     pub fn start(options: Options) -> Result<Self, String> {
-        let Options { me, others, cluster } = options;
+        let Options { me, others, cluster, founded, is_old } = options;
         let mut links = BTreeMap::new();
         let mut logs = Vec::new();
         for (node, address) in &others {
@@ -173,7 +189,8 @@ impl Peers {
             cluster,
             links,
             is_leaving: AtomicBool::new(false),
-            founded: Mutex::default(),
+            founded: Mutex::new(founded.unwrap_or_default()),
+            is_old,
             watch: Mutex::new(Watch::new(me, others.keys().copied())),
             view: watch::Sender::new(Arc::new(View::of([me]))),
             head: Some(head),
@@ -211,6 +228,7 @@ impl Peers {
             node: self.inner.me,
             is_leaving: self.inner.is_leaving.load(Ordering::SeqCst),
             founded: self.inner.founded.lock().clone(),
+            is_old: self.inner.is_old,
             release: env!("CARGO_PKG_VERSION").into(),
         }
     }
@@ -227,10 +245,14 @@ impl Peers {
         self.inner.view.subscribe()
     }
 
-    /// The nodes that answer, and the ID of the cluster that each knows of; empty if it does not.
+    /// The nodes that answer, and what they say of themselves.
     #[must_use]
-    pub fn founded(&self) -> BTreeMap<u64, String> {
-        self.inner.watch.lock().founded(now())
+    pub fn standings(&self) -> BTreeMap<u64, Standing> {
+        self.inner.watch.lock().standings(now())
+    }
+
+    pub(crate) fn founded(&self) -> String {
+        self.inner.founded.lock().clone()
     }
 
     /// Says to everybody, from now on, which cluster this node is part of.
@@ -268,6 +290,9 @@ impl Peers {
             map.insert(CLUSTER, head.cluster.clone());
             map.insert(PROTOCOL_HEADER, head.protocol.clone());
             map.insert(NODE, head.node.clone());
+            if let Ok(founded) = self.founded().parse() {
+                map.insert(FOUNDED, founded);
+            }
         }
         request
     }
@@ -359,26 +384,11 @@ impl Peers {
             match answer {
                 Ok(Ok(hello)) => {
                     let hello = hello.into_inner();
-                    let own = self.inner.founded.lock().clone();
-                    if hello.node == node
-                        && !own.is_empty()
-                        && !hello.founded.is_empty()
-                        && own != hello.founded
-                    {
-                        if refused != hello.founded {
-                            error!(
-                                node,
-                                cluster = own,
-                                other = hello.founded,
-                                "a node was founded as part of another cluster"
-                            );
-                            refused = hello.founded;
-                        }
-                        self.look(|watch| watch.missed(node));
-                    } else if hello.node == node {
+                    if hello.node == node {
                         refused.clear();
-                        let (is_leaving, founded) = (hello.is_leaving, hello.founded);
-                        self.look(|watch| watch.heard(now(), node, is_leaving, founded));
+                        let Hello { is_leaving, founded, is_old, .. } = hello;
+                        let standing = Standing { founded, is_old };
+                        self.look(|watch| watch.heard(now(), node, is_leaving, standing));
                     } else {
                         warn!(node, found = hello.node, "another node answers at its address");
                         self.look(|watch| watch.missed(node));

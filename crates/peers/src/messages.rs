@@ -14,6 +14,9 @@ pub(crate) struct Hello {
     /// The ID of its cluster; empty while it knows of none.
     #[prost(string, tag = "4")]
     pub(crate) founded: String,
+    /// Whether it took part in a cluster before it started.
+    #[prost(bool, tag = "5")]
+    pub(crate) is_old: bool,
     /// Its release.
     #[prost(string, tag = "3")]
     pub(crate) release: String,

@@ -22,6 +22,8 @@ use crate::{
 pub(crate) const CLUSTER: &str = "everspan-cluster";
 /// Names the protocol version that a call speaks.
 pub(crate) const PROTOCOL_HEADER: &str = "everspan-protocol";
+/// Names the ID of the cluster that the node that calls knows of; empty if it does not.
+pub(crate) const FOUNDED: &str = "everspan-founded";
 /// Names the node that calls.
 pub(crate) const NODE: &str = "everspan-node";
 /// Largest message: an answer may hold a page of a history.
@@ -140,6 +142,14 @@ impl<S: Service> Handler<S> {
             return Err(Status::failed_precondition(format!(
                 "this node is in the cluster of {}, and the one that calls in that of {cluster}",
                 self.peers.cluster()
+            )));
+        }
+        // Some nodes of one name and number may have founded a cluster without others that had.
+        let (founded, own) = (text(FOUNDED), self.peers.founded());
+        if !founded.is_empty() && !own.is_empty() && founded != own {
+            return Err(Status::failed_precondition(format!(
+                "this node is part of cluster {own}, and the one that calls of {founded}, of the \
+                 same name: one of them was founded without data that the other has"
             )));
         }
         let node: u64 = text(NODE).parse().unwrap_or(0);

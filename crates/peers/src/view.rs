@@ -7,6 +7,8 @@ use std::{
 
 use everspan_types::Time;
 
+use crate::Standing;
+
 /// A node that said nothing for so long is not there.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_millis(1_500);
 /// Signs of life that fail one after the other until a node is not there.
@@ -58,7 +60,7 @@ struct Peer {
     heard: Option<Time>,
     failures: u32,
     is_leaving: bool,
-    founded: String,
+    standing: Standing,
 }
 
 impl Peer {
@@ -87,16 +89,16 @@ impl Watch {
     }
 
     /// A peer answered.
-    pub(crate) fn heard(&mut self, now: Time, node: u64, is_leaving: bool, founded: String) {
+    pub(crate) fn heard(&mut self, now: Time, node: u64, is_leaving: bool, standing: Standing) {
         if let Some(peer) = self.peers.get_mut(&node) {
-            *peer = Peer { heard: Some(now), failures: 0, is_leaving, founded };
+            *peer = Peer { heard: Some(now), failures: 0, is_leaving, standing };
         }
     }
 
-    /// What the peers that answer know of the cluster's ID.
-    pub(crate) fn founded(&self, now: Time) -> BTreeMap<u64, String> {
+    /// What the peers that answer say of themselves.
+    pub(crate) fn standings(&self, now: Time) -> BTreeMap<u64, Standing> {
         let there = self.peers.iter().filter(|(_, peer)| peer.is_reachable(now));
-        there.map(|(node, peer)| (*node, peer.founded.clone())).collect()
+        there.map(|(node, peer)| (*node, peer.standing.clone())).collect()
     }
 
     /// A peer did not answer.
@@ -129,16 +131,16 @@ mod tests {
     fn who_is_silent_or_leaves_is_not_there() {
         let mut watch = Watch::new(1, [2, 3]);
         assert_eq!(watch.view(T0), View::of([1]));
-        watch.heard(T0, 2, false, String::new());
-        watch.heard(T0, 3, false, String::new());
+        watch.heard(T0, 2, false, Standing::default());
+        watch.heard(T0, 3, false, Standing::default());
         assert_eq!(watch.view(T0), View::of([1, 2, 3]));
         watch.missed(2);
         assert_eq!(watch.view(T0), View::of([1, 2, 3]), "once is no proof");
         watch.missed(2);
         assert_eq!(watch.view(T0), View::of([1, 3]));
-        watch.heard(T0 + SILENCE_MAX, 2, false, String::new());
+        watch.heard(T0 + SILENCE_MAX, 2, false, Standing::default());
         assert_eq!(watch.view(T0 + SILENCE_MAX), View::of([1, 2]));
-        watch.heard(T0 + SILENCE_MAX, 2, true, String::new());
+        watch.heard(T0 + SILENCE_MAX, 2, true, Standing::default());
         watch.leave();
         assert_eq!(watch.view(T0 + SILENCE_MAX), View::default());
     }

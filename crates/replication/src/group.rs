@@ -96,6 +96,11 @@ impl Log {
         index
     }
 
+    /// Bytes of the entries in memory, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn set_told(&mut self, index: u64) {
         self.told = index;
     }

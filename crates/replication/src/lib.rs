@@ -1,7 +1,9 @@
 //! Raft groups over one shared log: proposals in, committed entries out.
 //!
 //! What lives here: [`Node`], the groups of one node with raft-rs inside and one raft-engine
-//! log under all of them, driven by `propose` and `poll`; [`Runner`], the thread around it;
+//! log under all of them, driven by `propose` and `poll` (`node.rs` has what comes from here,
+//! `replicas.rs` what comes from other replicas, `turn.rs` how it is written and told); [`Runner`],
+//! the thread around it;
 //! [`faulty`], a file system that loses and tears what was not synced, for the simulator.
 //! What may not: knowledge of what entries mean.
 //!
@@ -35,7 +37,9 @@ mod guard;
 mod inspect;
 mod metrics;
 mod node;
+mod replicas;
 mod runner;
+mod turn;
 mod wire;
 
 pub use error::{Error, Result};

@@ -34,6 +34,18 @@ pub(crate) static BATCH_ENTRIES: LazyLock<Option<Histogram>> = LazyLock::new(|| 
     .ok()
 });
 
+/// Entries in memory.
+static MEMORY_BYTES: LazyLock<Option<IntGauge>> = LazyLock::new(|| {
+    let help = "Bytes of log entries in memory: not yet in a checkpoint, or for replicas that lag";
+    register_int_gauge!("everspan_log_memory_bytes", help).ok()
+});
+
+pub(crate) fn set_memory_bytes(bytes: usize) {
+    if let Some(gauge) = MEMORY_BYTES.as_ref() {
+        gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
 /// Whether the log refuses writes.
 static STALLED: LazyLock<Option<IntGauge>> = LazyLock::new(|| {
     register_int_gauge!("everspan_log_stalled", "1 while the log cannot be written").ok()
@@ -45,6 +57,7 @@ pub(crate) fn register() {
     LazyLock::force(&WRITE_SECONDS);
     LazyLock::force(&BATCH_ENTRIES);
     set_stalled(false);
+    set_memory_bytes(0);
 }
 
 pub(crate) fn set_stalled(is_stalled: bool) {

@@ -5,23 +5,22 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Arc,
-    time::Instant,
 };
 
 use bytes::Bytes;
 use raft::{
     Ready, StateRole,
-    eraftpb::{Entry, EntryType, HardState, Message, MessageType, Snapshot},
+    eraftpb::{Entry, Message, MessageType},
 };
 use raft_engine::{
-    Command, Config as EngineConfig, Engine, LogBatch, ReadableSize, RecoveryMode,
+    Config as EngineConfig, Engine, ReadableSize, RecoveryMode,
     env::{DefaultFileSystem, FileSystem},
 };
 use slog::o;
 
 use crate::{
     Error, Event, Result,
-    group::{CONF_STATE, ELECTION_TICKS, Entries, Group, HARD_STATE, Rows, begin_anew},
+    group::{Group, Rows},
     guard::{Doubt, Guarded},
     inspect::inspect,
     metrics,
@@ -69,51 +68,52 @@ impl Config {
 }
 
 /// What waits for the write under way: raft-rs takes nothing between `ready` and `advance`.
-enum Waiting {
+pub(crate) enum Waiting {
     Proposal(Proposal),
     Received { group: u64, message: Box<Message> },
-    Confirm { group: u64, token: u64 },
     Restored { group: u64, index: u64 },
 }
 
-struct Proposal {
-    group: u64,
-    seq: u64,
-    data: Bytes,
+pub(crate) struct Proposal {
+    pub(crate) group: u64,
+    pub(crate) seq: u64,
+    pub(crate) data: Bytes,
 }
 
 /// The groups of one node. Writes in [`Node::poll`] and [`Node::purge`] only; reads its files
 /// as it opens and as groups are added.
 pub struct Node<F: FileSystem = DefaultFileSystem> {
-    engine: Engine<Guarded<F>>,
-    doubt: Arc<Doubt>,
-    id: u64,
-    file_bytes: u64,
-    lag_bytes_max: usize,
-    groups: BTreeMap<u64, Group>,
+    pub(crate) engine: Engine<Guarded<F>>,
+    pub(crate) doubt: Arc<Doubt>,
+    pub(crate) id: u64,
+    pub(crate) file_bytes: u64,
+    pub(crate) lag_bytes_max: usize,
+    pub(crate) groups: BTreeMap<u64, Group>,
     /// Groups that may have something to write or tell.
-    touched: BTreeSet<u64>,
+    pub(crate) touched: BTreeSet<u64>,
     /// Groups of which a proposal was refused.
-    fenced: BTreeSet<u64>,
+    pub(crate) fenced: BTreeSet<u64>,
     /// What a failed write was to write.
-    unwritten: Vec<(u64, Ready)>,
+    pub(crate) unwritten: Vec<(u64, Ready)>,
     /// What came since, in order.
-    waiting: VecDeque<Waiting>,
-    waiting_bytes: usize,
-    waiting_bytes_max: usize,
+    pub(crate) waiting: VecDeque<Waiting>,
+    pub(crate) waiting_bytes: usize,
+    pub(crate) waiting_bytes_max: usize,
+    /// Questions whether groups lead still, that wait for a write.
+    pub(crate) confirms: BTreeMap<u64, u64>,
     /// Entries up to these indices go with the next write.
-    compactions: BTreeMap<u64, u64>,
+    pub(crate) compactions: BTreeMap<u64, u64>,
     /// Why the last write failed; what it was to write is kept. `Unsynced` stays.
-    stalled: Option<Error>,
+    pub(crate) stalled: Option<Error>,
     /// Bytes written since files were last given back.
-    written_bytes: u64,
+    pub(crate) written_bytes: u64,
     /// Messages to peers, by group.
-    outbox: Vec<(u64, Message)>,
+    pub(crate) outbox: Vec<(u64, Message)>,
     /// What all replicas of a group have, for those that follow: node, group, index.
-    notes: Vec<(u64, u64, u64)>,
+    pub(crate) notes: Vec<(u64, u64, u64)>,
     /// What is to be told with the next poll.
-    news: Vec<(u64, Event)>,
-    logger: slog::Logger,
+    pub(crate) news: Vec<(u64, Event)>,
+    pub(crate) logger: slog::Logger,
 }
 
 impl<F: FileSystem> std::fmt::Debug for Node<F> {
@@ -179,6 +179,7 @@ impl<F: FileSystem> Node<F> {
             waiting_bytes: 0,
             waiting_bytes_max: WAITING_BYTES_MAX,
             compactions: BTreeMap::new(),
+            confirms: BTreeMap::new(),
             stalled: None,
             written_bytes: 0,
             outbox: Vec::new(),
@@ -186,6 +187,12 @@ impl<F: FileSystem> Node<F> {
             news: Vec::new(),
             logger: slog::Logger::root(slog::Discard, o!()),
         })
+    }
+
+    /// Whether the log has entries of a group, open or not.
+    #[must_use]
+    pub fn has_entries(&self, group: u64) -> bool {
+        self.engine.last_index(group).is_some()
     }
 
     /// This node's number.
@@ -263,131 +270,6 @@ impl<F: FileSystem> Node<F> {
         Ok(())
     }
 
-    /// Takes a message that a peer sent. While the log cannot be written it waits; beyond the
-    /// bound of what waits it is dropped, and Raft sends another.
-    ///
-    /// # Errors
-    /// [`Error::Raft`] if it is not for this node or not a peer's to send,
-    /// [`Error::Corrupt`] if what it says cannot be true of what is here: nothing more is taken
-    /// from or told of the group then.
-    pub fn receive(&mut self, group: u64, message: Message) -> Result<()> {
-        if let Some(error @ Error::Unsynced(_)) = &self.stalled {
-            return Err(error.clone());
-        }
-        let found = self.groups.get(&group);
-        let found = found.ok_or_else(|| Error::Raft(format!("group {group} is not here")))?;
-        if let Some(why) = &found.broken {
-            return Err(Error::Corrupt(why.clone()));
-        }
-        let kind = message.get_msg_type();
-        let is_vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
-        if is_vote && found.withholds_votes() {
-            return Ok(());
-        }
-        if message.to != self.id || kind == MessageType::MsgPropose {
-            let (from, to) = (message.from, message.to);
-            return Err(Error::Raft(format!("{kind:?} from {from} to {to} is not for this node")));
-        }
-        if kind == MessageType::MsgAppend && found.behind.is_some() {
-            // They do not follow from what is here, or its rows are about to be older than them.
-            return Ok(());
-        }
-        if self.unwritten.is_empty() {
-            if kind == MessageType::MsgSnapshot {
-                return self.receive_snapshot(group, message);
-            }
-            return self.step(group, message);
-        }
-        let entries = message.entries.iter().map(|e| e.data.len() + PROPOSAL_OVERHEAD);
-        let size = entries.sum::<usize>() + PROPOSAL_OVERHEAD;
-        if self.waiting_bytes + size <= self.waiting_bytes_max {
-            self.waiting_bytes += size;
-            self.waiting.push_back(Waiting::Received { group, message: Box::new(message) });
-        }
-        Ok(())
-    }
-
-    /// Tells that rows are to be fetched, unless they have what the snapshot stands for.
-    fn receive_snapshot(&mut self, group: u64, message: Message) -> Result<()> {
-        // Whoever sends it leads, and knows of no later term than this replica by then.
-        let mut heartbeat = Message { from: message.from, to: message.to, ..Message::default() };
-        heartbeat.set_msg_type(MessageType::MsgHeartbeat);
-        heartbeat.term = message.term;
-        self.step(group, heartbeat)?;
-        let Some(found) = self.groups.get_mut(&group) else { return Ok(()) };
-        let meta = message.get_snapshot().get_metadata();
-        let (index, term, from) = (meta.index, meta.term, message.from);
-        let log = &found.raw.raft.raft_log;
-        if index <= log.committed || log.match_term(index, term) {
-            // It answers that it has that.
-            return self.step(group, message);
-        }
-        if message.term == found.raw.raft.term && found.behind.is_none() {
-            found.behind = Some(message.get_snapshot().clone());
-            self.news.push((group, Event::Behind { index, term, from }));
-        }
-        Ok(())
-    }
-
-    /// The rows are those of another replica as of `index`, as `Behind` asked for, and on disk. The
-    /// group takes entries again, from there on.
-    pub fn restored(&mut self, group: u64, index: u64) {
-        if !self.unwritten.is_empty() {
-            return self.waiting.push_back(Waiting::Restored { group, index });
-        }
-        let Some(found) = self.groups.get_mut(&group) else { return };
-        let is_meant = |s: &mut Snapshot| s.get_metadata().index == index;
-        let Some(snapshot) = found.behind.take_if(is_meant) else { return };
-        if found.broken.is_none() {
-            // A candidate takes none, and the leader offers it again.
-            let (term, leader) = (found.raw.raft.term, found.raw.raft.leader_id);
-            if found.raw.raft.state != StateRole::Follower {
-                found.raw.raft.become_follower(term, leader);
-            }
-            found.raw.raft.restore(snapshot);
-            self.touched.insert(group);
-        }
-    }
-
-    /// A replica on another node gave a sign that it fetches rows.
-    pub fn receive_fetching(&mut self, group: u64, node: u64) {
-        if let Some((_, age)) =
-            self.groups.get_mut(&group).and_then(|found| found.fetching.get_mut(&node))
-        {
-            *age = 0;
-        }
-    }
-
-    /// Gives a group a peer's message.
-    fn step(&mut self, id: u64, message: Message) -> Result<()> {
-        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        let from = message.from;
-        // raft-rs asserts that a leader knows what this replica has acknowledged.
-        let stepped = catch_unwind(AssertUnwindSafe(|| group.raw.step(message)));
-        match stepped {
-            Ok(stepped) => {
-                self.touched.insert(id);
-                // A refusal that comes late sets it back behind what the peer is known to have,
-                // where the log may be compacted.
-                if let Some(progress) = group.raw.raft.mut_prs().get_mut(from) {
-                    progress.next_idx = progress.next_idx.max(progress.matched + 1);
-                }
-                // An answer to a leader that is none any more, for one.
-                stepped.map_err(Error::from)
-            }
-            Err(_) => {
-                let why = format!(
-                    "group {id}: a peer's message contradicts what is here; it lost what it had \
-                     acknowledged"
-                );
-                group.broken = Some(why.clone());
-                // If it led, the next poll tells that it does no more.
-                self.touched.insert(id);
-                Err(Error::Corrupt(why))
-            }
-        }
-    }
-
     /// As [`Node::propose`], for a proposer that may not have heard yet that it lost
     /// leadership: the proposal is taken only if `term` is the one that `Leader` told last.
     ///
@@ -400,59 +282,8 @@ impl<F: FileSystem> Node<F> {
         }
     }
 
-    /// Whether this replica leads in `term`, as `Leader` told.
-    #[must_use]
-    pub fn leads_in(&self, group: u64, term: u64) -> bool {
-        self.groups.get(&group).is_some_and(|found| found.leads() && found.told_term == term)
-    }
-
-    /// Asks whether this replica leads still: `Confirmed` with `token` says so, once a majority
-    /// has answered that heard of it after this call. Without a leadership nothing comes, since
-    /// `Lost` was told.
-    ///
-    /// What is read before the confirmation is as new as this call. (Raft, section 6.4.)
-    pub fn confirm(&mut self, group: u64, token: u64) {
-        if !self.unwritten.is_empty() {
-            return self.waiting.push_back(Waiting::Confirm { group, token });
-        }
-        if let Some(found) = self.groups.get_mut(&group)
-            && found.broken.is_none()
-            && found.leads()
-        {
-            found.raw.read_index(token.to_le_bytes().to_vec());
-            self.touched.insert(group);
-        }
-    }
-
-    /// Hands the leadership over to the replica on another node, as soon as that has all entries.
-    /// Proposals are refused meanwhile.
-    pub fn transfer(&mut self, group: u64, to: u64) {
-        // raft-rs takes no input between `ready` and `advance`.
-        if self.unwritten.is_empty()
-            && let Some(found) = self.groups.get_mut(&group)
-            && found.broken.is_none()
-            && found.leads()
-        {
-            found.raw.transfer_leader(to);
-            self.touched.insert(group);
-        }
-    }
-
-    /// Takes the leader's word that every replica of a group has the entries up to `index`:
-    /// [`Node::compact`] may let them go here, too.
-    pub fn receive_note(&mut self, group: u64, index: u64) {
-        if let Some(found) = self.groups.get_mut(&group) {
-            found.told_shared = found.told_shared.max(index);
-        }
-    }
-
-    /// Words for [`Node::receive_note`] on other nodes since the last call: node, group, index.
-    pub fn take_notes(&mut self) -> Vec<(u64, u64, u64)> {
-        std::mem::take(&mut self.notes)
-    }
-
     /// Appends a proposal to its group's log, in memory.
-    fn append(&mut self, proposal: Proposal) -> Result<()> {
+    pub(crate) fn append(&mut self, proposal: Proposal) -> Result<()> {
         let Proposal { group, seq, data } = proposal;
         let Some(opened) = self.groups.get_mut(&group) else { return Ok(()) };
         if opened.raw.raft.state != StateRole::Leader {
@@ -521,6 +352,12 @@ impl<F: FileSystem> Node<F> {
         Ok(())
     }
 
+    /// Bytes of the entries in memory, of all groups, roughly.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.groups.values().map(|group| group.raw.store().bytes()).sum()
+    }
+
     /// Whether enough was written for [`Node::purge`] to be worth its while.
     #[must_use]
     pub fn purge_is_due(&self) -> bool {
@@ -545,289 +382,9 @@ impl<F: FileSystem> Node<F> {
         self.guarded(Engine::purge_expired_files)
     }
 
-    /// Counts time for elections and heartbeats; needed only by groups that have peers.
-    pub fn tick(&mut self) {
-        // raft-rs takes no input between `ready` and `advance`.
-        if self.unwritten.is_empty() {
-            for (id, group) in &mut self.groups {
-                group.age = (group.age + 1).min(ELECTION_TICKS);
-                if !group.fetching.is_empty() {
-                    group.expire_fetching();
-                    self.touched.insert(*id);
-                }
-                if group.broken.is_none() && group.raw.tick() {
-                    self.touched.insert(*id);
-                }
-            }
-        }
-    }
-
-    /// Whether any group has peers, so that [`Node::tick`] matters.
-    #[must_use]
-    pub fn has_peers(&self) -> bool {
-        self.groups.values().any(Group::has_peers)
-    }
-
-    /// Messages to other nodes since the last call, by group.
-    pub fn take_messages(&mut self) -> Vec<(u64, Message)> {
-        std::mem::take(&mut self.outbox)
-    }
-
     /// Why the last write failed, until one succeeds. [`Error::Unsynced`] stays for good.
     #[must_use]
     pub fn stalled(&self) -> Option<&Error> {
         self.stalled.as_ref()
-    }
-
-    /// Writes what all groups have to write, syncs once, and tells what came of it.
-    ///
-    /// # Errors
-    /// If the write failed: nothing was told, and the next poll tries the same again (unless a
-    /// sync failed, see [`Error::Unsynced`]). What was committed before and is told in the same
-    /// call hides the error from this call only; [`Node::stalled`] has it.
-    pub fn poll(&mut self) -> Result<Vec<(u64, Event)>> {
-        self.poll_sending(&mut |_| {})
-    }
-
-    /// As [`Node::poll`], and gives messages to other nodes away as soon as they may go: those
-    /// with a leader's entries need not wait for its own disk. What is left to send when it is
-    /// done is in [`Node::take_messages`].
-    ///
-    /// # Errors
-    /// See [`Node::poll`].
-    pub fn poll_sending(
-        &mut self,
-        send: &mut dyn FnMut(&mut Vec<(u64, Message)>),
-    ) -> Result<Vec<(u64, Event)>> {
-        if let Some(error @ Error::Unsynced(_)) = &self.stalled {
-            return Err(error.clone());
-        }
-        let mut told = std::mem::take(&mut self.news);
-        loop {
-            if self.unwritten.is_empty() {
-                self.collect(&mut told);
-                told.append(&mut self.news);
-            }
-            if self.unwritten.is_empty() && self.fenced.is_empty() {
-                return Ok(told);
-            }
-            send(&mut self.outbox);
-            let written = self.write();
-            self.stalled = written.as_ref().err().cloned();
-            if let Err(error) = written {
-                // What was committed before is true whether this write succeeds or not.
-                return if told.is_empty() { Err(error) } else { Ok(told) };
-            }
-            self.advance(&mut told);
-            self.append_waiting(&mut told);
-            self.lead_anew()?;
-        }
-    }
-
-    /// Takes what the touched groups have ready.
-    fn collect(&mut self, told: &mut Vec<(u64, Event)>) {
-        for id in std::mem::take(&mut self.touched) {
-            let Some(group) = self.groups.get_mut(&id) else { continue };
-            if group.broken.is_some() {
-                if std::mem::take(&mut group.told_term) != 0 {
-                    told.push((id, Event::Lost));
-                }
-                continue;
-            }
-            if !group.raw.has_ready() {
-                continue;
-            }
-            let mut ready = group.raw.ready();
-            let confirmed = ready.take_read_states();
-            group.note_fetching(ready.messages());
-            self.outbox.extend(ready.take_messages().into_iter().map(|m| (id, m)));
-            tell(id, group, ready.take_committed_entries(), told);
-            if group.leads() {
-                let tokens = confirmed.iter().filter_map(|state| {
-                    let raw: [u8; 8] = state.request_ctx.as_slice().try_into().ok()?;
-                    Some(u64::from_le_bytes(raw))
-                });
-                told.extend(tokens.max().map(|token| (id, Event::Confirmed { token })));
-            }
-            self.unwritten.push((id, ready));
-        }
-    }
-
-    /// Writes, in one batch and with one sync. Every write is synced before the next begins:
-    /// `inspect` relies on it.
-    fn write(&mut self) -> Result<()> {
-        let mut batch = LogBatch::default();
-        let mut count = 0;
-        for (id, ready) in &self.unwritten {
-            count += ready.entries().len();
-            if let Some(group) = self.groups.get(id).filter(|_| !ready.snapshot().is_empty()) {
-                let (meta, store) = (ready.snapshot().get_metadata(), group.raw.store());
-                let hard_state = ready.hs().unwrap_or(store.hard_state());
-                let at = (meta.index, meta.term);
-                begin_anew(&mut batch, *id, at, hard_state, store.conf_state())?;
-                self.compactions.remove(id);
-            }
-            batch.add_entries::<Entries>(*id, ready.entries())?;
-            if let Some(hard_state) = ready.hs() {
-                batch.put_message::<HardState>(*id, HARD_STATE.to_vec(), hard_state)?;
-            }
-            if let Some(group) = self.groups.get(id).filter(|g| g.is_new) {
-                batch.put_message(*id, CONF_STATE.to_vec(), &group.founders)?;
-            }
-        }
-        for (id, index) in &self.compactions {
-            // Keeps the entry at `index` itself, for its term.
-            batch.add_command(*id, Command::Compact { index: *index });
-        }
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let began = Instant::now();
-        let size = self.guarded(|engine| engine.write(&mut batch, true))?;
-        self.written_bytes += size as u64;
-        self.compactions.clear();
-        if let Some(histogram) = metrics::WRITE_SECONDS.as_ref() {
-            histogram.observe(began.elapsed().as_secs_f64());
-        }
-        if let Some(histogram) = metrics::BATCH_ENTRIES.as_ref().filter(|_| count > 0) {
-            histogram.observe(count as f64);
-        }
-        Ok(())
-    }
-
-    /// Does something that writes; a failed sync is remembered.
-    fn guarded<T>(
-        &mut self,
-        f: impl FnOnce(&Engine<Guarded<F>>) -> raft_engine::Result<T>,
-    ) -> Result<T> {
-        // raft-engine panics when it cannot sync its directory.
-        let done = catch_unwind(AssertUnwindSafe(|| f(&self.engine)));
-        let outcome = match (self.doubt.reason(), done) {
-            (Some(reason), _) => Err(Error::Unsynced(reason)),
-            (None, Err(_)) => Err(Error::Unsynced("its directory cannot be synced".into())),
-            (None, Ok(Err(error))) => Err(error.into()),
-            (None, Ok(Ok(value))) => Ok(value),
-        };
-        if let Err(error @ Error::Unsynced(_)) = &outcome {
-            self.stalled = Some(error.clone());
-        }
-        outcome
-    }
-
-    fn advance(&mut self, told: &mut Vec<(u64, Event)>) {
-        for (id, mut ready) in std::mem::take(&mut self.unwritten) {
-            let Some(group) = self.groups.get_mut(&id) else { continue };
-            group.is_new = false;
-            let store = group.raw.mut_store();
-            if !ready.snapshot().is_empty() {
-                let meta = ready.snapshot().get_metadata();
-                store.restore(meta.index, meta.term);
-                group.told_index = meta.index;
-            }
-            let store = group.raw.mut_store();
-            store.append(ready.take_entries());
-            if let Some(hard_state) = ready.hs() {
-                store.set_hard_state(hard_state.clone());
-            }
-            self.outbox.extend(ready.take_persisted_messages().into_iter().map(|m| (id, m)));
-            let restored = ready.snapshot().get_metadata().clone();
-            let mut light = group.raw.advance(ready);
-            group.note_fetching(light.messages());
-            if let Some(commit) = light.commit_index() {
-                group.raw.mut_store().set_commit(commit);
-            }
-            self.outbox.extend(light.take_messages().into_iter().map(|m| (id, m)));
-            tell(id, group, light.take_committed_entries(), told);
-            if restored.index > 0 {
-                self.outbox.extend(group.has_restored().map(|m| (id, m)));
-            }
-            group.raw.advance_apply();
-            if group.raw.has_ready() {
-                self.touched.insert(id);
-            }
-        }
-    }
-
-    fn append_waiting(&mut self, told: &mut Vec<(u64, Event)>) {
-        self.waiting_bytes = 0;
-        for waiting in std::mem::take(&mut self.waiting) {
-            match waiting {
-                Waiting::Proposal(proposal) => {
-                    let (group, seq) = (proposal.group, proposal.seq);
-                    if let Err(error) = self.append(proposal) {
-                        told.push((group, Event::Refused { seq, reason: error.to_string() }));
-                    }
-                }
-                Waiting::Confirm { group, token } => self.confirm(group, token),
-                Waiting::Restored { group, index } => self.restored(group, index),
-                Waiting::Received { group, message } => {
-                    // Its sender is not waiting for a word of it; a broken group stays so.
-                    let _ = self.receive(group, *message);
-                }
-            }
-        }
-    }
-
-    /// Has groups of which a proposal was refused begin a new term, so that their shards begin
-    /// anew from what is committed.
-    fn lead_anew(&mut self) -> Result<()> {
-        for id in std::mem::take(&mut self.fenced) {
-            let Some(group) = self.groups.get_mut(&id) else { continue };
-            let term = group.raw.raft.term;
-            let leads = group.raw.raft.state == StateRole::Leader && group.told_term == term;
-            self.touched.insert(id);
-            if !group.is_fenced || !leads {
-                continue;
-            }
-            let log = &group.raw.raft.raft_log;
-            if log.persisted < log.last_index() {
-                // raft-rs campaigns with a log that is written only.
-                self.fenced.insert(id);
-                continue;
-            }
-            group.raw.raft.become_follower(term, raft::INVALID_ID);
-            group.raw.campaign()?;
-        }
-        Ok(())
-    }
-}
-
-/// Turns committed entries into events.
-fn tell(id: u64, group: &mut Group, entries: Vec<Entry>, told: &mut Vec<(u64, Event)>) {
-    let term = group.raw.raft.term;
-    let leads = group.raw.raft.state == StateRole::Leader;
-    if group.told_term != 0 && (!leads || group.told_term != term) {
-        group.told_term = 0;
-        told.push((id, Event::Lost));
-    }
-    for entry in entries {
-        let is_own = leads && entry.term == term;
-        let is_proposal = entry.entry_type == EntryType::EntryNormal;
-        let seq: Option<[u8; 8]> = entry.context.as_ref().try_into().ok();
-        told.push((
-            id,
-            Event::Committed {
-                index: entry.index,
-                term: entry.term,
-                seq: seq
-                    .map(u64::from_le_bytes)
-                    .filter(|_| is_own && is_proposal && !group.is_fenced),
-                data: if is_proposal { entry.data } else { Bytes::new() },
-            },
-        ));
-        group.told_index = entry.index;
-        group.raw.mut_store().set_told(entry.index);
-        // The entry that opens a term commits everything before it.
-        if is_own && group.told_term != term {
-            group.told_term = term;
-            group.is_fenced = false;
-            group.told_leader = 0;
-            told.push((id, Event::Leader { term }));
-        }
-    }
-    let leader = group.raw.raft.leader_id;
-    if !leads && leader != group.told_leader && group.has_peers() {
-        group.told_leader = leader;
-        told.push((id, Event::Follows { leader }));
     }
 }

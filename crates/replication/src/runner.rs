@@ -39,7 +39,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// Messages and bytes taken before the next write, so that a flood cannot starve the disk.
 const DRAIN_MAX: usize = 8_192;
 const DRAIN_BYTES_MAX: usize = 32 << 20;
-/// Bytes of proposals on their way to the log's thread; more are refused.
+/// Bytes of proposals on their way to the log's thread; more are refused. As many of what other
+/// nodes sent.
 pub const QUEUED_BYTES_MAX: usize = 256 << 20;
 
 enum Message {
@@ -77,6 +78,7 @@ enum Message {
     Dropped {
         group: u64,
         seq: u64,
+        reason: &'static str,
     },
     Compact {
         group: u64,
@@ -89,6 +91,8 @@ enum Message {
 #[derive(Debug, Default)]
 struct Shared {
     queued_bytes: AtomicUsize,
+    /// Bytes that other nodes sent and that are yet to be looked at.
+    received_bytes: AtomicUsize,
     is_stalled: AtomicBool,
     stalled: Mutex<Option<String>>,
 }
@@ -142,7 +146,7 @@ impl Handle {
             Message::Propose { group, term, seq, data }
         } else {
             self.shared.queued_bytes.fetch_sub(size, Ordering::SeqCst);
-            Message::Dropped { group, seq }
+            Message::Dropped { group, seq, reason: "too much waits for the log" }
         };
         // The thread ends only with the process or after everyone was told to stop.
         let _ = self.tx.send(message);
@@ -154,8 +158,19 @@ impl Handle {
     }
 
     /// Takes what another node's log sent.
+    /// What is more than fits beside what waits already is dropped, and sent again.
     pub fn receive(&self, batch: Bytes) {
-        let _ = self.tx.send(Message::Received(batch));
+        let size = batch.len() + PROPOSAL_OVERHEAD;
+        let queued = self.shared.received_bytes.fetch_add(size, Ordering::SeqCst);
+        if queued + size > QUEUED_BYTES_MAX || self.tx.send(Message::Received(batch)).is_err() {
+            self.shared.received_bytes.fetch_sub(size, Ordering::SeqCst);
+        }
+    }
+
+    /// Has the group refuse what is under way, and begin a new term once the log can be written:
+    /// its sink gets `Refused`. For a proposer that waits no longer for a log that cannot be.
+    pub fn give_up(&self, group: u64) {
+        let _ = self.tx.send(Message::Dropped { group, seq: 0, reason: "given up" });
     }
 
     /// See [`Node::confirm`]; nothing comes of it if `term` is over.
@@ -273,6 +288,7 @@ impl<F: FileSystem> Driver<F> {
             };
             if has_peers && ticked_at.elapsed() >= TICK {
                 ticked_at = Instant::now();
+                metrics::set_memory_bytes(self.node.memory_bytes());
                 self.node.tick();
             }
             if !is_open || self.retry_at.is_none_or(|at| at <= Instant::now()) {
@@ -280,6 +296,7 @@ impl<F: FileSystem> Driver<F> {
             }
             if !is_open || self.node.purge_is_due() || purged_at.elapsed() >= PURGE_EVERY {
                 purged_at = Instant::now();
+                metrics::set_memory_bytes(self.node.memory_bytes());
                 self.purge();
             }
             if !is_open {
@@ -322,9 +339,9 @@ impl<F: FileSystem> Driver<F> {
                     (self.outgoing)(from, sign.freeze());
                 }
                 Message::Restored { group, index } => self.node.restored(group, index),
-                Message::Dropped { group, seq } => {
+                Message::Dropped { group, seq, reason } => {
                     self.node.fence(group);
-                    self.refuse(group, seq, "too much waits for the log".into());
+                    self.refuse(group, seq, reason.into());
                 }
                 Message::Compact { group, index } => {
                     if let Err(error) = self.node.compact(group, index) {
@@ -360,6 +377,8 @@ impl<F: FileSystem> Driver<F> {
     }
 
     fn receive(&mut self, batch: Bytes) {
+        let size = batch.len() + PROPOSAL_OVERHEAD;
+        self.shared.received_bytes.fetch_sub(size, Ordering::SeqCst);
         let said = match wire::read(batch) {
             Ok(said) => said,
             Err(error) => return warn!(%error, "a peer's messages are dropped"),

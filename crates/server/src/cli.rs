@@ -126,6 +126,13 @@ impl DevArgs {
         if let Some(shards) = self.shards {
             config.shards.count = shards;
         }
+        let ports = [config.grpc.address, config.http.address, config.cluster.address];
+        if self.nodes > 1 && ports.iter().any(|address| address.port() == 0) {
+            return Err(Error::Conflict {
+                key: "--nodes".into(),
+                message: "several nodes need ports that are known: 0 is none".into(),
+            });
+        }
         config.check()?;
         Ok(config)
     }

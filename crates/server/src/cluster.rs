@@ -4,8 +4,9 @@
 //! A node that lost its disk must not come back as if it were new: it may have acknowledged what
 //! the others count on. So a new data directory first hears most nodes. If one of them knows the
 //! cluster already, that cluster notes the directory before the node takes part; it refuses a
-//! second directory of the same node. If none does, the nodes found the cluster, all of them with
-//! the same list of voters, so that no two majorities can.
+//! second directory of the same node. One that took part before and does not know the cluster yet
+//! is waited for. If there is none of either, the nodes found the cluster, all of them with the same
+//! list of voters, so that no two majorities can.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -41,7 +42,7 @@ pub(crate) fn membership(config: &Config) -> Option<Membership> {
 }
 
 /// Who the others are.
-pub(crate) fn options(config: &Config, shards: u32) -> Options {
+pub(crate) fn options(config: &Config, data: &DataDir, is_old: bool) -> Options {
     let cluster = &config.cluster;
     let (name, ids) = (cluster.name.as_str(), cluster.node_ids());
     let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
@@ -49,7 +50,13 @@ pub(crate) fn options(config: &Config, shards: u32) -> Options {
     Options {
         me: cluster.node_id,
         others: others.map(|node| (node.id, node.address.clone())).collect(),
-        cluster: format!("{name} with {shards} shards on nodes {}", ids.join(",")),
+        cluster: format!(
+            "{name} with {} shards on nodes {}",
+            data.identity().shards,
+            ids.join(",")
+        ),
+        founded: data.cluster_id(),
+        is_old,
     }
 }
 
@@ -90,14 +97,15 @@ impl Service for Parts {
 pub(crate) async fn enter(peers: &Peers, data: &DataDir, nodes: usize) -> Result<(), String> {
     let mut looks = 0;
     while !data.has_joined() {
-        let there = peers.founded();
-        let founded: Vec<u64> =
-            there.iter().filter(|(_, id)| !id.is_empty()).map(|(node, _)| *node).collect();
-        if founded.is_empty() && there.len() + 1 > nodes / 2 {
-            data.join().map_err(|e| e.to_string())?;
+        let there = peers.standings();
+        let known = there.iter().filter(|(_, standing)| !standing.founded.is_empty());
+        let founded: Vec<u64> = known.map(|(node, _)| *node).collect();
+        let is_new = !there.values().any(|standing| standing.is_old);
+        if founded.is_empty() && is_new && there.len() + 1 > nodes / 2 {
+            data.join("").map_err(|e| e.to_string())?;
         } else if !founded.is_empty() {
             match MetaHandle::join(peers, &founded, data.identity().node_id).await {
-                Ok(()) => data.join().map_err(|e| e.to_string())?,
+                Ok(()) => data.join("").map_err(|e| e.to_string())?,
                 Err(Error::FailedPrecondition(reason)) => return Err(reason),
                 Err(_) => {}
             }

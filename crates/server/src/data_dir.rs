@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! everspan.json   format version, node, number of shards; written once
-//! everspan.joined there once the node has taken part in its cluster; empty
+//! everspan.joined there once the node has taken part in its cluster; holds the cluster's ID
 //! everspan.lock   locked while a process uses the directory; holds its process ID
 //! log/            the Raft log of all shards
 //! store/          the database that checkpoints are written to
@@ -255,15 +255,21 @@ impl DataDir {
         self.path.join(JOINED).exists()
     }
 
-    /// Notes that it does so from now on.
+    /// The ID of its cluster, once that was founded.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<String> {
+        let text = fs::read_to_string(self.path.join(JOINED)).unwrap_or_default();
+        let id = text.trim();
+        (!id.is_empty()).then(|| id.to_owned())
+    }
+
+    /// Notes that it does so from now on, in the cluster with this ID if it has one yet.
     ///
     /// # Errors
     /// If that cannot be written down.
-    pub fn join(&self) -> Result<(), Error> {
-        let written = File::create(self.path.join(JOINED))
-            .and_then(|file| file.sync_all())
-            .and_then(|()| File::open(&self.path)?.sync_all());
-        written.map_err(|e| self.cannot("write to it", &e))
+    pub fn join(&self, cluster_id: &str) -> Result<(), Error> {
+        replace(&self.path, JOINED, cluster_id.as_bytes())
+            .map_err(|e| self.cannot("write to it", &e))
     }
 
     /// The directory.
@@ -317,15 +323,15 @@ impl Drop for DataDir {
 fn is_vacant(path: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
-        if ![LOCK, LOST_AND_FOUND, &unfinished()].iter().any(|known| name == **known) {
+        if ![LOCK, LOST_AND_FOUND, &unfinished(IDENTITY)].iter().any(|known| name == **known) {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-fn unfinished() -> String {
-    format!("{IDENTITY}.new")
+fn unfinished(name: &str) -> String {
+    format!("{name}.new")
 }
 
 fn lock(path: &Path) -> Result<File, Error> {
@@ -381,14 +387,19 @@ fn read_identity(path: &Path, raw: &[u8], shards: Option<u32>) -> Result<Identit
 }
 
 /// All of it or none: written beside, synced, renamed, and the rename synced.
-fn write_identity(path: &Path, identity: &Identity) -> io::Result<()> {
-    let beside = path.join(unfinished());
+fn replace(path: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let beside = path.join(unfinished(name));
     let mut file = File::create(&beside)?;
-    serde_json::to_writer_pretty(&mut file, identity)?;
-    file.write_all(b"\n")?;
+    file.write_all(content)?;
     file.sync_all()?;
-    fs::rename(&beside, path.join(IDENTITY))?;
-    File::open(path)?.sync_all()?;
+    fs::rename(&beside, path.join(name))?;
+    File::open(path)?.sync_all()
+}
+
+fn write_identity(path: &Path, identity: &Identity) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(identity)?;
+    text.push(b'\n');
+    replace(path, IDENTITY, &text)?;
     // The directory's own entry, if it was made now.
     match path.canonicalize()?.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
@@ -424,10 +435,13 @@ mod tests {
         let one = Membership { cluster: "c".into(), node: 1, nodes: vec![1, 2, 3] };
         data.take(Some(&one)).unwrap();
         assert!(!data.has_joined());
-        data.join().unwrap();
+        data.join("").unwrap();
+        assert_eq!(data.cluster_id(), None);
+        data.join("7").unwrap();
         drop(data);
         let mut data = DataDir::open(&path, None).unwrap();
         assert!(data.has_joined());
+        assert_eq!(data.cluster_id().as_deref(), Some("7"));
         data.take(Some(&one)).unwrap();
         for other in [None, Some(&Membership { node: 2, ..one.clone() })] {
             let refused = data.take(other).unwrap_err();
@@ -464,7 +478,7 @@ mod tests {
     #[test]
     fn a_first_start_that_was_killed_does_no_harm() {
         let dir = tempfile::tempdir().unwrap();
-        for name in [LOCK, LOST_AND_FOUND, &unfinished()] {
+        for name in [LOCK, LOST_AND_FOUND, &unfinished(IDENTITY)] {
             fs::write(dir.path().join(name), "{").unwrap();
         }
         DataDir::open(dir.path(), None).unwrap();

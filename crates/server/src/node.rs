@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc};
 use actix_rt::Arbiter;
 use everspan_broker::Brokers;
 use everspan_gateway::{Frontend, Gateway, MetaQueueConfigs};
-use everspan_meta::MetaHandle;
+use everspan_meta::{GROUP as META_GROUP, MetaHandle};
 use everspan_peers::{Listening, Peers};
 use everspan_replication::{Config as LogConfig, Node as Log, Runner};
 use everspan_shard::{Retention, Routes, ShardTasks, Shards};
@@ -113,9 +113,25 @@ impl Node {
             Arc::new(SledStore::open(&data.store_path(), &cache).map_err(state)?);
         let count = data.identity().shards;
         let runtime = Rpc::start(threads(config.threads.grpc))?;
+        let log = Log::open(&LogConfig {
+            dir: data.log_path(),
+            node_id: if config.cluster.is_set() { config.cluster.node_id } else { 1 },
+            file_bytes: config.storage.log_file_bytes,
+            purge_bytes: config.storage.log_purge_bytes,
+            lag_bytes_max: config.cluster.lag_bytes_max,
+        })
+        .map_err(state)?;
         let parts = Parts::default();
         let (peers, listening, nodes) = if config.cluster.is_set() {
-            let options = cluster::options(config, count);
+            let is_old = log.has_entries(META_GROUP);
+            if data.cluster_id().is_some() && !is_old {
+                return Err(Error::State(format!(
+                    "the log of this node is gone: {}; it may have acknowledged what it does not \
+                     have any more",
+                    data.log_path().display()
+                )));
+            }
+            let options = cluster::options(config, data, is_old);
             let (address, service) = (config.cluster.address, parts.clone());
             let started = runtime.run(async move {
                 let peers = Peers::start(options)?;
@@ -128,18 +144,8 @@ impl Node {
             (Peers::alone(), None, vec![1])
         };
         let outgoing = peers.clone();
-        let log = Runner::start(
-            Log::open(&LogConfig {
-                dir: data.log_path(),
-                node_id: peers.me(),
-                file_bytes: config.storage.log_file_bytes,
-                purge_bytes: config.storage.log_purge_bytes,
-                lag_bytes_max: config.cluster.lag_bytes_max,
-            })
-            .map_err(state)?,
-            Box::new(move |to, batch| outgoing.send(to, batch)),
-        )
-        .map_err(state)?;
+        let log = Runner::start(log, Box::new(move |to, batch| outgoing.send(to, batch)))
+            .map_err(state)?;
         if config.cluster.is_set() {
             cluster::enter(&peers, data, nodes.len()).await.map_err(Error::State)?;
         }
@@ -153,9 +159,13 @@ impl Node {
                 .run(async move { MetaHandle::open(handle, store, peers, &nodes, is_system).await })
         };
         let meta = opening.await?.map_err(state)?;
-        peers.set_founded(meta.snapshot().cluster_id.to_string());
+        let cluster_id = meta.snapshot().cluster_id.to_string();
         let _ = parts.meta.set(meta.clone());
         if config.cluster.is_set() {
+            if data.cluster_id().is_none() {
+                data.join(&cluster_id).map_err(state)?;
+            }
+            peers.set_founded(cluster_id);
             meta.joined(data.identity().node_id).await.map_err(state)?;
         }
         for name in &config.namespaces.create {

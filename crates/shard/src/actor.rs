@@ -35,6 +35,8 @@ const LEAD_AGAIN: Duration = Duration::from_secs(1);
 const IDLE_TICKS: u64 = 10;
 /// Runs woken in one go, so that a crowd of timers does not keep calls waiting.
 const WAKES_AT_ONCE: usize = 256;
+/// A log that cannot be written for so many ticks is given up, where another replica may lead.
+const STALLED_TICKS_MAX: u32 = 2;
 /// What a shard that is handed over has under way is looked at so often.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -166,6 +168,8 @@ pub(crate) struct ShardActor {
     pub(crate) copy: Option<Copy>,
     /// Entries up to this index are in the rows, whatever is told of them.
     pub(crate) restored_at: u64,
+    /// For how many ticks the log could not be written while another replica could lead.
+    stalled_ticks: u32,
     stopping: Option<oneshot::Sender<()>>,
 }
 
@@ -194,6 +198,7 @@ impl ShardActor {
             on_leading: Some(on_leading),
             copy: None,
             restored_at: 0,
+            stalled_ticks: 0,
             stopping: None,
         }
     }
@@ -490,6 +495,7 @@ impl ShardActor {
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
         self.sign_of_copy();
+        self.give_up_if_stalled();
         {
             let core = &mut *self.shared.borrow_mut();
             core.tick += 1;
@@ -501,6 +507,21 @@ impl ShardActor {
             }
         }
         self.checkpoint_if_due(ctx);
+    }
+
+    /// Lets those go who wait for a log that cannot be written: another replica answers them. What
+    /// they asked for may still be done if the log can be written again before that.
+    fn give_up_if_stalled(&mut self) {
+        let core = self.shared.borrow();
+        let others_may = core.is_leading && !self.routes.peers().is_alone();
+        if !others_may || self.log.stalled().is_none() {
+            self.stalled_ticks = 0;
+            return;
+        }
+        self.stalled_ticks += 1;
+        if self.stalled_ticks == STALLED_TICKS_MAX {
+            self.log.give_up(u64::from(core.shard.id.0));
+        }
     }
 
     pub(crate) fn checkpoint_if_due(&mut self, ctx: &mut Context<Self>) {
@@ -626,10 +647,10 @@ impl Handler<Rearm> for ShardActor {
 
 impl Handler<CheckpointDone> for ShardActor {
     type Result = ();
-    fn handle(&mut self, done: CheckpointDone, ctx: &mut Self::Context) {
+    fn handle(&mut self, done: CheckpointDone, _: &mut Self::Context) {
         self.checkpoint_running = false;
         self.end_checkpoint(done);
-        self.copy_is_written(ctx);
+        self.copy_is_written();
     }
 }
 

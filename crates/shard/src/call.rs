@@ -5,9 +5,11 @@
 //! run's dispatch, a line in the gateway's service.
 
 use bytes::Bytes;
-use everspan_proto::workflowservice as api;
+use everspan_proto::{enums::WorkflowIdConflictPolicy, workflowservice as api};
 use everspan_types::{Error, NamespaceId, Result, Time};
 use prost::Message;
+
+use crate::start::TERMINATE_IF_RUNNING;
 
 /// A request message that a shard answers.
 pub trait ShardCall: Send + 'static {
@@ -181,7 +183,13 @@ impl Call {
             | Call::RecordActivityTaskHeartbeat(_)
             | Call::RecordActivityTaskHeartbeatById(_) => true,
             Call::StartWorkflowExecution(r) => !r.request_id.is_empty(),
-            Call::SignalWithStartWorkflowExecution(r) => !r.request_id.is_empty(),
+            // One that ends what is open would end what it made before.
+            Call::SignalWithStartWorkflowExecution(r) => {
+                use WorkflowIdConflictPolicy::TerminateExisting;
+                !r.request_id.is_empty()
+                    && r.workflow_id_conflict_policy() != TerminateExisting
+                    && r.workflow_id_reuse_policy != TERMINATE_IF_RUNNING
+            }
             Call::SignalWorkflowExecution(r) => !r.request_id.is_empty(),
             Call::RequestCancelWorkflowExecution(r) => !r.request_id.is_empty(),
             Call::UpdateWorkflowExecution(r) => {

@@ -482,38 +482,35 @@ impl ShardTasks {
         if let Some(addr) = self.leading(to) {
             return addr.do_send(Inbound::Deliver { delivery, done });
         }
+        let delivery = SentDelivery::new(&delivery);
+        self.far(to, Question::Deliver { shard: to, delivery }, done);
+    }
+
+    /// Asks a shard whose leader is elsewhere, in the background.
+    fn far<T: DeserializeOwned + Send + 'static>(
+        &self,
+        shard: ShardId,
+        question: Question,
+        done: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
         let Some(shards) = self.shards.get().cloned() else {
-            return done(Err(Error::unavailable(format!("shard {to} is not here"))));
+            return done(Err(Error::unavailable("the shard is starting")));
         };
-        tokio::spawn(async move {
-            let delivery = &delivery;
-            done(
-                shards
-                    .far(to, |shard| Question::Deliver {
-                        shard,
-                        delivery: SentDelivery::new(delivery),
-                    })
-                    .await,
-            );
-        });
+        tokio::spawn(async move { done(shards.far(shard, &question).await) });
     }
 }
 
 impl Shards {
-    /// Asks a shard whose leader is elsewhere; what is unknown may be asked again.
-    async fn far<T: DeserializeOwned>(
-        &self,
-        shard: ShardId,
-        question: impl Fn(ShardId) -> Question,
-    ) -> Result<T> {
-        let (routes, question) = (&self.inner.routes, &question);
+    /// Asks a shard whose leader is elsewhere, once it is found; what is unknown is not asked again.
+    async fn far<T: DeserializeOwned>(&self, shard: ShardId, question: &Question) -> Result<T> {
+        let routes = &self.inner.routes;
         let me = routes.peers().me();
         let ask = |node| async move {
             if node == me {
                 // It came here since: whoever asks does so again, the short way.
                 return Err(Error::unavailable(format!("shard {shard} moved here")));
             }
-            routes.ask(node, shard, &question(shard), ANSWER_MAX).await
+            routes.ask(node, shard, question, ANSWER_MAX).await
         };
         routes.find(shard, tokio::time::Instant::now() + ANSWER_MAX, false, ask).await
     }
@@ -526,16 +523,11 @@ impl TaskSource for ShardTasks {
         poller: Poller,
         done: Box<dyn FnOnce(Result<StartedTask, StartError>) + Send>,
     ) {
-        if let Some(addr) = self.leading(offer.shard) {
+        let shard = offer.shard;
+        if let Some(addr) = self.leading(shard) {
             return addr.do_send(Inbound::StartTask { offer, poller, done });
         }
-        let Some(shards) = self.shards.get().cloned() else {
-            return done(Err(StartError::Unavailable("the shard is starting".into())));
-        };
-        tokio::spawn(async move {
-            let (offer, poller) = (&offer, &poller);
-            let question = |_| Question::Start { offer: offer.clone(), poller: poller.clone() };
-            let started = shards.far(offer.shard, question).await;
+        self.far(shard, Question::Start { offer, poller }, |started: Result<_>| {
             done(started.unwrap_or_else(|e| Err(StartError::Unavailable(e.to_string()))));
         });
     }
@@ -546,17 +538,10 @@ impl TaskSource for ShardTasks {
         ask: BacklogAsk,
         done: Box<dyn FnOnce(Result<BacklogPage, Error>) + Send>,
     ) {
-        if let Some(addr) = self.leading(shard) {
-            return addr.do_send(Inbound::Backlog { ask, done });
+        match self.leading(shard) {
+            Some(addr) => addr.do_send(Inbound::Backlog { ask, done }),
+            None => self.far(shard, Question::Backlog { shard, ask }, done),
         }
-        let Some(shards) = self.shards.get().cloned() else {
-            return done(Err(Error::unavailable("the shard is starting")));
-        };
-        tokio::spawn(async move {
-            let ask = &ask;
-            let question = |shard| Question::Backlog { shard, ask: ask.clone() };
-            done(shards.far(shard, question).await);
-        });
     }
 
     fn count(
@@ -565,30 +550,19 @@ impl TaskSource for ShardTasks {
         queue: QueueKey,
         done: Box<dyn FnOnce(Result<BacklogCounts, Error>) + Send>,
     ) {
-        if let Some(addr) = self.leading(shard) {
-            return addr.do_send(Inbound::CountBacklog { queue, done });
+        match self.leading(shard) {
+            Some(addr) => addr.do_send(Inbound::CountBacklog { queue, done }),
+            None => self.far(shard, Question::CountBacklog { shard, queue }, done),
         }
-        let Some(shards) = self.shards.get().cloned() else {
-            return done(Err(Error::unavailable("the shard is starting")));
-        };
-        tokio::spawn(async move {
-            let queue = &queue;
-            let question = |shard| Question::CountBacklog { shard, queue: queue.clone() };
-            done(shards.far(shard, question).await);
-        });
     }
 
     fn sticky_unavailable(&self, offer: Offer) {
-        if let Some(addr) = self.leading(offer.shard) {
-            return addr.do_send(Inbound::StickyUnavailable(offer));
-        }
-        let Some(shards) = self.shards.get().cloned() else { return };
-        tokio::spawn(async move {
-            let offer = &offer;
-            let question = |_| Question::StickyUnavailable { offer: offer.clone() };
+        let shard = offer.shard;
+        match self.leading(shard) {
+            Some(addr) => addr.do_send(Inbound::StickyUnavailable(offer)),
             // If it is lost, the task times out of its sticky queue.
-            let _: Result<()> = shards.far(offer.shard, question).await;
-        });
+            None => self.far(shard, Question::StickyUnavailable { offer }, |_: Result<()>| {}),
+        }
     }
 
     fn shards(&self) -> Vec<ShardId> {

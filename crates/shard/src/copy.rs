@@ -88,7 +88,7 @@ impl ShardActor {
     }
 
     /// What was copied is on disk, if all of it was copied: the log goes on from there.
-    pub(crate) fn copy_is_written(&mut self, ctx: &mut Context<Self>) {
+    pub(crate) fn copy_is_written(&mut self) {
         let Some(copy) = self.copy.take_if(|copy| copy.is_done()) else { return };
         let (shard, durable) = {
             let core = self.shared.borrow();
@@ -96,8 +96,9 @@ impl ShardActor {
         };
         let index = copy.copying.index();
         if durable < index {
+            // It failed, or began before all was there: the next tick has another.
             self.copy = Some(copy);
-            return self.checkpoint_if_due(ctx);
+            return;
         }
         info!(%shard, index, bytes = copy.bytes, "rows are copied");
         self.log.restored(u64::from(shard.0), index);

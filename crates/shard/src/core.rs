@@ -158,10 +158,15 @@ impl Core {
     /// Why the shard answers no reads now, if it does not. What it has committed can be read
     /// while the log cannot be written, unless the answer would have to wait for a write.
     pub(crate) fn read_refusal(&self) -> Option<Error> {
-        if self.is_leading && self.pipeline.is_idle() {
+        let is_alone = self.routes.peers().is_alone();
+        if self.is_leading && is_alone && self.pipeline.is_idle() {
             return None;
         }
         if let Some(reason) = self.log.stalled() {
+            if !is_alone {
+                // Nothing is certain of the others, and one of them takes over.
+                return Some(Error::Moved { shard: self.shard.id, leader: 0 });
+            }
             let shard = self.shard.id;
             let what = format!("shard {shard} has changes that it cannot write: {reason}");
             return Some(Error::unavailable(what));

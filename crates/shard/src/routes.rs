@@ -156,7 +156,8 @@ impl Routes {
                     let known = self.leader(shard);
                     if leader != 0 && Some(leader) != target {
                         self.learn(shard, leader);
-                    } else if Some(known) == target && known != me {
+                    } else if Some(known) == target {
+                        // Also where that is this node: it leads, but cannot write.
                         self.learn(shard, 0);
                     }
                 }
