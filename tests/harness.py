@@ -106,30 +106,38 @@ class Process(Server):
     data_dir: pathlib.Path | None = None
     arguments: list[str] = field(default_factory=list)
     log: pathlib.Path = field(default_factory=lambda: pathlib.Path(os.devnull))
+    environment: dict[str, str] = field(default_factory=dict)
     _child: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Starts the binary and waits until it serves."""
-        port = self.address.rsplit(":", 1)[1]
+    def command(self) -> list[str]:
+        """What is run."""
         assert self.http is not None
-        command = [
+        return [
             str(binary()),
             "dev",
             "--port",
-            port,
+            self.address.rsplit(":", 1)[1],
             "--http-port",
             self.http.rsplit(":", 1)[1],
             *(["--data-dir", str(self.data_dir)] if self.data_dir else ["--ephemeral"]),
             *self.arguments,
         ]
+
+    def spawn(self) -> None:
+        """Starts the binary, without waiting."""
         with self.log.open("ab") as log:
             # Tests look at lists more often than the default lets a namespace do.
             unlimited = {"EVERSPAN_LIMITS_VISIBILITY_REQUESTS_PER_SECOND_MAX": "0"}
-            environment = {**unlimited, **os.environ}
-            self._child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        self._await_serving()
+            environment = {**unlimited, **os.environ, **self.environment}
+            self._child = subprocess.Popen(self.command(), stdout=log, stderr=log, env=environment)
 
-    def _await_serving(self) -> None:
+    def start(self) -> None:
+        """Starts the binary and waits until it serves."""
+        self.spawn()
+        self.await_serving()
+
+    def await_serving(self) -> None:
+        """Waits until it serves."""
         assert self._child is not None
         deadline = time.monotonic() + READY_TIMEOUT
         while True:
@@ -166,6 +174,18 @@ class Process(Server):
         self._child.kill()
         self._child.wait()
         self._child = None
+
+    def ends(self, timeout: float = STOP_TIMEOUT) -> int:
+        """Waits until it ends by itself; its exit code."""
+        assert self._child is not None
+        code = self._child.wait(timeout)
+        self._child = None
+        return code
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        assert self._child is not None
+        self._child.send_signal(number)
 
     def restart(self) -> None:
         """Starts it again on the same ports and directory, killing it first if it runs."""

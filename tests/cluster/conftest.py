@@ -12,17 +12,21 @@ from nodes import Cluster
 from nodes import cluster as make
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_processes() -> None:
+    """These tests kill what they test."""
+    if os.environ.get("EVERSPAN_ADDRESS") and not os.environ.get("EVERSPAN_BIN"):
+        pytest.skip("a running server is tested: nothing to kill")
+
+
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The module's cluster."""
-    if os.environ.get("EVERSPAN_ADDRESS") and not os.environ.get("EVERSPAN_BIN"):
-        pytest.skip("a running server is tested: nothing to kill")
     own = make(pathlib.Path(tmp_path_factory.mktemp("cluster")))
     own.start()
     yield own
     for node in own.nodes:
-        panics = [e for e in node.events() if "panic" in str(e.get("message", ""))]
-        assert not panics, panics
+        assert not [m for m in node.messages() if "panic" in m], node.tail()
     own.stop()
 
 
@@ -30,9 +34,4 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def cluster(three: Cluster) -> Iterator[Cluster]:
     """The same; what a test killed is started again after it."""
     yield three
-    for node in three.nodes:
-        if node.child is None:
-            node.spawn()
-    for node in three.nodes:
-        node.await_ready()
-    three.await_leaders()
+    three.start()

@@ -3,116 +3,51 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import signal
-import subprocess
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import grpc
-import pytest
 import requests
 
 import harness
 
-READY_TIMEOUT = 60.0
+PATIENCE = 60.0
+
+
+def until(is_so: Callable[[], bool], what: Callable[[], str]) -> None:
+    """Waits for a condition, with a bound; `what` says what was found instead."""
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.05)
 
 
 @dataclass
-class Node:
+class Node(harness.Process):
     """One node of a cluster."""
 
-    number: int
-    directory: pathlib.Path
-    ports: dict[str, int]
-    environment: dict[str, str] = field(default_factory=dict)
-    child: subprocess.Popen[bytes] | None = None
+    number: int = 0
+    config: pathlib.Path = pathlib.Path()
 
-    @property
-    def address(self) -> str:
-        """Where it serves gRPC."""
-        return f"127.0.0.1:{self.ports['grpc']}"
-
-    @property
-    def http(self) -> str:
-        """Where it serves HTTP."""
-        return f"127.0.0.1:{self.ports['http']}"
+    def command(self) -> list[str]:
+        """What is run."""
+        return [str(harness.binary()), "server", "--config", str(self.config)]
 
     @property
     def data(self) -> pathlib.Path:
         """Its data directory."""
-        return self.directory / f"node-{self.number}"
-
-    @property
-    def log(self) -> pathlib.Path:
-        """Its log."""
-        return self.directory / f"node-{self.number}.log"
-
-    def spawn(self) -> None:
-        """Starts it, without waiting."""
-        config = self.directory / f"node-{self.number}.toml"
-        with self.log.open("ab") as log:
-            self.child = subprocess.Popen(
-                [str(harness.binary()), "server", "--config", str(config)],
-                stdout=log,
-                stderr=log,
-                env={
-                    **os.environ,
-                    "EVERSPAN_LIMITS_VISIBILITY_REQUESTS_PER_SECOND_MAX": "0",
-                    **self.environment,
-                },
-            )
-
-    def is_ready(self) -> bool:
-        """Whether it takes calls."""
-        try:
-            return harness.health(self.address) == 1
-        except grpc.RpcError:
-            return False
-
-    def await_ready(self) -> None:
-        """Waits until it takes calls."""
-        deadline = time.monotonic() + READY_TIMEOUT
-        while not self.is_ready():
-            assert self.child is not None
-            if self.child.poll() is not None:
-                pytest.fail(f"node {self.number} ended:\n{self.tail()}", pytrace=False)
-            if time.monotonic() > deadline:
-                pytest.fail(f"node {self.number} is not ready:\n{self.tail()}", pytrace=False)
-            time.sleep(0.05)
-
-    def start(self) -> None:
-        """Starts it and waits until it takes calls."""
-        self.spawn()
-        self.await_ready()
-
-    def kill9(self) -> None:
-        """Kills it as a power cut would."""
-        assert self.child is not None
-        self.child.kill()
-        self.child.wait()
-        self.child = None
-
-    def stop(self) -> float:
-        """Stops it as an operator does; says how long that took."""
-        assert self.child is not None
-        began = time.monotonic()
-        self.child.send_signal(signal.SIGTERM)
-        code = self.child.wait(harness.STOP_TIMEOUT)
-        self.child = None
-        assert code == 0, f"SIGTERM ended node {self.number} with {code}:\n{self.tail()}"
-        return time.monotonic() - began
+        assert self.data_dir is not None
+        return self.data_dir
 
     def pause(self) -> None:
         """Stops its clock, as a machine without time to spare would."""
-        assert self.child is not None
-        self.child.send_signal(signal.SIGSTOP)
+        self.send(signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Ends a pause."""
-        assert self.child is not None
-        self.child.send_signal(signal.SIGCONT)
+        self.send(signal.SIGCONT)
 
     def metric(self, name: str) -> float:
         """A metric without labels."""
@@ -121,15 +56,11 @@ class Node:
                 return float(line.split()[1])
         return 0.0
 
-    def events(self) -> list[dict[str, object]]:
-        """Its log, line by line."""
+    def messages(self) -> list[str]:
+        """What it logged."""
         lines = self.log.read_text(errors="replace").splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
-
-    def tail(self, lines: int = 30) -> str:
-        """The end of its log."""
-        text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return "\n".join(text.splitlines()[-lines:])
+        events = [json.loads(line) for line in lines if line.startswith("{")]
+        return [str(event.get("message", "")) for event in events]
 
 
 @dataclass
@@ -137,36 +68,37 @@ class Cluster:
     """All nodes."""
 
     nodes: list[Node]
+    shards: int = 4
 
     def start(self) -> None:
-        """Starts all nodes and waits until they take calls."""
+        """Starts all nodes that do not run, and waits until all take calls."""
         for node in self.nodes:
-            node.spawn()
+            if not node.running:
+                node.spawn()
         for node in self.nodes:
-            node.await_ready()
+            node.await_serving()
         self.await_leaders()
 
-    def await_leaders(self, count: int | None = None) -> None:
+    def await_leaders(self) -> None:
         """Waits until the nodes that run lead all shards together."""
-        deadline = time.monotonic() + READY_TIMEOUT
-        shards = count if count is not None else self.shards
-        while True:
-            led = sum(n.metric("everspan_shard_actors") for n in self.running)
-            if led == shards:
-                return
-            assert time.monotonic() < deadline, f"{led} of {shards} shards are led"
-            time.sleep(0.05)
+
+        def led() -> float:
+            return sum(n.metric("everspan_shard_actors") for n in self.running)
+
+        until(lambda: led() == self.shards, lambda: f"{led()} of {self.shards} shards are led")
 
     @property
     def running(self) -> list[Node]:
         """Nodes with a process."""
-        return [node for node in self.nodes if node.child is not None]
-
-    shards: int = 4
+        return [node for node in self.nodes if node.running]
 
     def leader_of_most(self) -> Node:
         """The node that leads the most shards."""
         return max(self.running, key=lambda n: n.metric("everspan_shard_actors"))
+
+    def others(self, node: Node) -> list[Node]:
+        """The nodes but one."""
+        return [other for other in self.nodes if other is not node]
 
     def stop(self) -> None:
         """Ends all nodes at once."""
@@ -174,15 +106,29 @@ class Cluster:
             node.kill9()
 
 
-def cluster(directory: pathlib.Path, count: int = 3, environment: dict | None = None) -> Cluster:
-    """A cluster on free ports, not yet started."""
-    ports = [{n: harness.free_port() for n in ("grpc", "http", "peers")} for _ in range(count)]
-    peers = ", ".join(f'"{n}=127.0.0.1:{p["peers"]}"' for n, p in enumerate(ports, 1))
+def cluster(
+    directory: pathlib.Path,
+    count: int = 3,
+    environment: dict[str, str] | None = None,
+    data: dict[int, pathlib.Path] | None = None,
+) -> Cluster:
+    """A cluster on free ports, not yet started; `data` has directories of nodes that are to be
+    elsewhere."""
+    ports = [harness.free_port() for _ in range(count)]
+    peers = ", ".join(f'"{n}=127.0.0.1:{port}"' for n, port in enumerate(ports, 1))
     attributes = ", ".join(f'"{k}={v}"' for k, v in harness.SEARCH_ATTRIBUTES.items())
     nodes = []
-    for number, own in enumerate(ports, 1):
-        node = Node(number, directory, own, environment or {})
-        (directory / f"node-{number}.toml").write_text(
+    for number, port in enumerate(ports, 1):
+        node = Node(
+            address=f"127.0.0.1:{harness.free_port()}",
+            http=f"127.0.0.1:{harness.free_port()}",
+            data_dir=(data or {}).get(number, directory / f"node-{number}"),
+            log=directory / f"node-{number}.log",
+            environment=environment or {},
+            number=number,
+            config=directory / f"node-{number}.toml",
+        )
+        node.config.write_text(
             f"""
 [node]
 data_dir = "{node.data}"
@@ -194,7 +140,7 @@ address = "{node.http}"
 create = [{attributes}]
 [cluster]
 node_id = {number}
-address = "127.0.0.1:{own["peers"]}"
+address = "127.0.0.1:{port}"
 nodes = [{peers}]
 """
         )

@@ -5,25 +5,24 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
-import time
 import uuid
 from collections.abc import Iterator
 
 import pytest
 from temporalio.client import Client
 
-from nodes import Cluster, Node
+from nodes import Cluster, Node, until
 from nodes import cluster as make
 
 pytestmark = pytest.mark.everspan
 
 # Little is kept for those that are away, and checkpoints let the log go soon.
+LAG_BYTES_MAX = 1 << 20
 FORGETFUL = {
-    "EVERSPAN_CLUSTER_LAG_BYTES_MAX": str(1 << 20),
+    "EVERSPAN_CLUSTER_LAG_BYTES_MAX": str(LAG_BYTES_MAX),
     "EVERSPAN_STORAGE_CHECKPOINT_INTERVAL_MS": "200",
 }
 PAYLOAD = "x" * 4_000
-COPIED = "rows are copied"
 
 
 @pytest.fixture
@@ -34,9 +33,9 @@ def forgetful(tmp_path: pathlib.Path) -> Iterator[Cluster]:
     own.stop()
 
 
-def copies(node: Node) -> int:
-    """How many shards of a node were made of another's rows."""
-    return sum(event.get("message") == COPIED for event in node.events())
+def times(node: Node, message: str) -> int:
+    """How often a node logged a message."""
+    return node.messages().count(message)
 
 
 async def fill(node: Node, count: int) -> list[str]:
@@ -49,20 +48,16 @@ async def fill(node: Node, count: int) -> list[str]:
             for i in ids[n : n + 50]
         ]
         await asyncio.gather(*started)
-        # Time for a checkpoint, after which the log lets go.
-        await asyncio.sleep(0.1)
     return ids
 
 
-async def await_copies(node: Node, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while copies(node) < count:
-        assert time.monotonic() < deadline, f"{copies(node)} copies:\n{node.tail()}"
-        await asyncio.sleep(0.1)
+async def let_go(nodes: list[Node]) -> None:
+    """Waits until the logs hold no more for others than they are to."""
 
+    def are_small() -> bool:
+        return all(n.metric("everspan_log_memory_bytes") <= LAG_BYTES_MAX for n in nodes)
 
-async def await_shards(cluster: Cluster) -> None:
-    await asyncio.to_thread(cluster.await_leaders)
+    await asyncio.to_thread(until, are_small, lambda: "the logs let nothing go")
 
 
 @pytest.mark.parametrize("crash", [False, True])
@@ -73,23 +68,27 @@ async def test_a_node_that_was_away_copies_rows(forgetful: Cluster, crash: bool)
     ids = await fill(first, 20)
     third.kill9()
     ids += await fill(first, 600)
-    third.start()
+    await let_go([first, second])
+    third.spawn()
     if crash:
-        await asyncio.sleep(0.2)
+        began = lambda: times(third, "rows are copied from there") > 0  # noqa: E731
+        await asyncio.to_thread(until, began, third.tail)
         third.kill9()
-        third.start()
-    await await_copies(third, 4)
+        third.spawn()
+    copied = lambda: times(third, "rows are copied") >= forgetful.shards  # noqa: E731
+    await asyncio.to_thread(until, copied, third.tail)
+    await asyncio.to_thread(third.await_serving)
     # What comes after the copy reaches it by the log.
     ids += await fill(second, 20)
     first.kill9()
-    await await_shards(forgetful)
+    await asyncio.to_thread(forgetful.await_leaders)
     client = await Client.connect(third.address)
     found = {w.id async for w in client.list_workflows("WorkflowType = 'Kept'")}
     assert found == set(ids)
     # It leads, alone with one more, what it copied.
     second.kill9()
     first.start()
-    await await_shards(forgetful)
+    await asyncio.to_thread(forgetful.await_leaders)
     for i in ids[::40]:
         description = await client.get_workflow_handle(i).describe()
         assert description.id == i

