@@ -132,7 +132,7 @@ impl Load {
 }
 
 async fn connect(server: &Server) -> Result<Client> {
-    let endpoint = Endpoint::from_shared(format!("http://{}", server.grpc))?.tcp_nodelay(true);
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.grpc[0]))?.tcp_nodelay(true);
     let channel = endpoint.connect().await?;
     Ok(Client::new(channel).max_decoding_message_size(64 << 20))
 }

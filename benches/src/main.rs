@@ -10,11 +10,13 @@
 //!   │
 //!   ├─▶ load: echo, timer, signal, bare ─▶ report ─▶ one line each
 //!   ├─▶ ratios: several of these runs, divided by one another
+//!   ├─▶ failover: nodes of a cluster killed under calls; the longest waits
 //!   ├─▶ churn: echo for minutes, disk and memory over time
 //!   └─▶ storage: checkpoints to sled, writes of the log; no server
 //! ```
 
 mod churn;
+mod failover;
 mod load;
 mod ratios;
 mod report;
@@ -56,6 +58,8 @@ enum Command {
     /// What the same work costs with and without a disk, with one shard and many, and beside a
     /// bare call
     Ratios(Run),
+    /// The longest call while the node that leads the most of three is killed, again and again
+    Failover(failover::Failover),
     /// Echo for a while; prints the server's disk and memory over time
     Churn(churn::Churn),
     /// Checkpoints to the database and writes of the log, without a server
@@ -141,6 +145,7 @@ async fn run(command: Command) -> Result {
             Ok(())
         }
         Command::Ratios(run) => ratios::print(&run).await,
+        Command::Failover(failover) => failover.run().await,
         Command::Churn(churn) => churn.run().await,
         Command::Storage(storage) => storage.run(),
     }

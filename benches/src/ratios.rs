@@ -25,6 +25,10 @@ pub(crate) async fn print(run: &Run) -> Result {
     let echo = measure(run, Scenario::Echo, Place::Disk, many).await?;
     let echo_memory = measure(run, Scenario::Echo, Place::Memory, many).await?;
     let echo_one = measure(run, Scenario::Echo, Place::Disk, 1).await?;
+    let three = Server::start_nodes(&run.server, Place::Disk, many, 3)?;
+    let echo_three = run.load(Scenario::Echo).run(&three).await?;
+    println!("[disk, {many} shards, 3 nodes] {echo_three}");
+    drop(three);
     let timer = measure(run, Scenario::Timer, Place::Disk, many).await?;
     let signal = measure(run, Scenario::Signal, Place::Disk, many).await?;
     println!();
@@ -43,5 +47,7 @@ pub(crate) async fn print(run: &Run) -> Result {
         echo.per_second() / echo_one.per_second(),
     );
     line(&format!("CPU of an echo, {many} shards / 1 shard"), echo.cpu_ms() / echo_one.cpu_ms());
+    line("CPU of an echo, 3 nodes together / 1 node", echo_three.cpu_ms() / echo.cpu_ms());
+    line("echoes a second, 3 nodes / 1 node", echo_three.per_second() / echo.per_second());
     Ok(())
 }

@@ -13,13 +13,17 @@ impl Latencies {
         self.0.push(one);
     }
 
+    pub(crate) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     pub(crate) fn sorted(mut self) -> Self {
         self.0.sort_unstable();
         self
     }
 
     /// The duration that a share of `p` are not longer than, in milliseconds.
-    fn quantile_ms(&self, p: f64) -> f64 {
+    pub(crate) fn quantile_ms(&self, p: f64) -> f64 {
         let at = (p * self.0.len().saturating_sub(1) as f64) as usize;
         self.0.get(at).map_or(0.0, |d| d.as_secs_f64() * 1000.0)
     }

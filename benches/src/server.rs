@@ -55,9 +55,10 @@ pub(crate) enum Place {
 /// A server, ended with its data when dropped, unless it ran before.
 #[derive(Debug)]
 pub(crate) struct Server {
-    pub(crate) grpc: SocketAddr,
-    http: Option<SocketAddr>,
-    pid: u32,
+    /// Where each of its nodes serves gRPC.
+    pub(crate) grpc: Vec<SocketAddr>,
+    http: Vec<SocketAddr>,
+    pids: Vec<u32>,
     child: Option<Child>,
     data: Option<TempDir>,
 }
@@ -79,8 +80,19 @@ impl Server {
     /// Starts a server on a new directory and waits until it is ready.
     pub(crate) fn start(options: &Options, place: Place, shards: u32) -> Result<Self> {
         if let (Some(grpc), Some(pid)) = (options.address, options.pid) {
-            return Ok(Self { grpc, http: None, pid, child: None, data: None });
+            let (grpc, pids) = (vec![grpc], vec![pid]);
+            return Ok(Self { grpc, http: Vec::new(), pids, child: None, data: None });
         }
+        Self::start_nodes(options, place, shards, 1)
+    }
+
+    /// Starts a cluster of so many nodes, all on this machine and this disk.
+    pub(crate) fn start_nodes(
+        options: &Options,
+        place: Place,
+        shards: u32,
+        nodes: u16,
+    ) -> Result<Self> {
         let binary = binary(options)?;
         let beside = binary.parent().unwrap_or(Path::new("."));
         let dir = match place {
@@ -91,17 +103,19 @@ impl Server {
             .prefix("everspan-bench-")
             .tempdir_in(dir)
             .map_err(|e| format!("{}: {e}", dir.display()))?;
-        let (grpc, http) = (free()?, free()?);
+        let (grpc, http, peers) = (free(nodes)?, free(nodes)?, free(nodes)?);
+        let port = |addresses: &[SocketAddr]| addresses[0].port().to_string();
         let mut child = Command::new(&binary)
-            .args(["dev", "--log-level", "warn"])
-            .args(["--port", &grpc.port().to_string(), "--http-port", &http.port().to_string()])
+            .args(["dev", "--log-level", "warn", "--nodes", &nodes.to_string()])
+            .args(["--port", &port(&grpc), "--http-port", &port(&http)])
+            .args(["--peer-port", &port(&peers)])
             .args(["--shards", &shards.to_string(), "--data-dir"])
             .arg(data.path().join("data"))
             .stdout(Stdio::null())
             .spawn()
             .map_err(|e| format!("{}: {e}", binary.display()))?;
         let began = Instant::now();
-        while !get(http, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+        while !http.iter().all(|at| is_ready(*at)) {
             if let Some(status) = child.try_wait()? {
                 return Err(format!("the server ended while starting: {status}").into());
             }
@@ -111,37 +125,102 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        let pid = child.id();
-        Ok(Self { grpc, http: Some(http), pid, child: Some(child), data: Some(data) })
+        let mut pids = vec![child.id()];
+        if nodes > 1 {
+            pids = children(child.id())?;
+        }
+        Ok(Self { grpc, http, pids, child: Some(child), data: Some(data) })
     }
 
-    /// What it has used until now.
+    /// The node that leads the most shards.
+    pub(crate) fn leader_of_most(&self) -> usize {
+        let led = |node: &usize| value(self.http[*node], "everspan_shard_actors") as u64;
+        (0..self.http.len()).max_by_key(led).unwrap_or(0)
+    }
+
+    /// How many shards the nodes lead together.
+    pub(crate) fn shards_led(&self) -> u64 {
+        self.http.iter().map(|at| value(*at, "everspan_shard_actors") as u64).sum()
+    }
+
+    /// Kills a node as a power cut would; what starts it again.
+    pub(crate) fn kill(&self, options: &Options, node: usize) -> Result<Command> {
+        let data = self.data.as_ref().ok_or("the server is not ours to kill")?;
+        let (mut pid, config) = (None, data.path().join(format!("data/node-{}.toml", node + 1)));
+        for candidate in &self.pids {
+            let line = fs::read(format!("/proc/{candidate}/cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&line).contains(&*config.to_string_lossy()) {
+                pid = Some(*candidate);
+            }
+        }
+        let pid = match pid {
+            Some(pid) if Path::new(&format!("/proc/{pid}")).exists() => pid,
+            _ => return Err(format!("node {} does not run", node + 1).into()),
+        };
+        Command::new("kill").args(["-9", &pid.to_string()]).status()?;
+        let mut again = Command::new(binary(options)?);
+        again.args(["server", "--config"]).arg(config).stderr(Stdio::null());
+        Ok(again)
+    }
+
+    /// Whether a node takes calls.
+    pub(crate) fn is_ready(&self, node: usize) -> bool {
+        is_ready(self.http[node])
+    }
+
+    /// A process that became one of the nodes.
+    pub(crate) fn adopt(&mut self, pid: u32) {
+        self.pids.push(pid);
+    }
+
+    /// What it has used until now, all nodes together.
     pub(crate) fn usage(&self) -> Result<Usage> {
-        let read = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", self.pid));
-        let stat = read("stat").map_err(|e| format!("the server's process is gone: {e}"))?;
-        // The name before it may hold anything, blanks too.
-        let fields: Vec<&str> =
-            stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
-        let rss_kib = read("status")?
-            .lines()
-            .find_map(|l| l.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok())
-            .unwrap_or(0);
-        Ok(Usage {
-            cpu_s: (ticks(11) + ticks(12)) / TICKS,
-            rss: rss_kib * 1024,
+        let mut all = Usage {
             disk: self.data.as_ref().map_or(0, |d| bytes_in(d.path())),
-            log_writes: self.metric("everspan_log_write_seconds_count"),
-        })
+            log_writes: self
+                .http
+                .iter()
+                .map(|at| value(*at, "everspan_log_write_seconds_count"))
+                .sum(),
+            ..Usage::default()
+        };
+        for pid in &self.pids {
+            let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}"));
+            let stat = read("stat").map_err(|e| format!("the server's process is gone: {e}"))?;
+            // The name before it may hold anything, blanks too.
+            let fields: Vec<&str> =
+                stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+            let ticks =
+                |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+            let kib = |l: &str| l.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok();
+            let rss_kib: u64 = read("status")?.lines().find_map(kib).unwrap_or(0);
+            all.cpu_s += (ticks(11) + ticks(12)) / TICKS;
+            all.rss += rss_kib * 1024;
+        }
+        Ok(all)
     }
+}
 
-    /// The value of a metric without labels; 0 if there is none.
-    fn metric(&self, name: &str) -> f64 {
-        let text = self.http.and_then(|http| get(http, "/metrics").ok()).unwrap_or_default();
-        text.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
-            .unwrap_or(0.0)
+/// The value of a metric without labels; 0 if there is none.
+fn value(http: SocketAddr, name: &str) -> f64 {
+    let text = get(http, "/metrics").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+        .unwrap_or(0.0)
+}
+
+fn is_ready(http: SocketAddr) -> bool {
+    get(http, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// The processes that a process started and that run.
+fn children(pid: u32) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+        let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        found.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
     }
+    Ok(found)
 }
 
 impl Drop for Server {
@@ -167,9 +246,18 @@ fn bytes_in(dir: &Path) -> u64 {
         .sum()
 }
 
-/// A port that nobody listens on now.
-fn free() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+/// Ports that follow each other and that nobody listens on now.
+fn free(count: u16) -> Result<Vec<SocketAddr>> {
+    for _ in 0..100 {
+        let first = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let all: Vec<SocketAddr> = (0..count)
+            .map(|n| SocketAddr::new(first.ip(), first.port().saturating_add(n)))
+            .collect();
+        if all.iter().all(|address| TcpListener::bind(address).is_ok()) {
+            return Ok(all);
+        }
+    }
+    Err("no free ports that follow each other".into())
 }
 
 /// The binary that was named, or a release build made now, beside this program.

@@ -160,7 +160,8 @@ impl Meta {
             Some(_) => {
                 return Err(Error::FailedPrecondition(format!(
                     "node {node} took part in this cluster with another data directory, and may \
-                     not come back without what it acknowledged there: restore that directory"
+                     not come back without what it acknowledged there: bring that very directory \
+                     back; an older copy of it will not do"
                 )));
             }
             None => {
