@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use everspan_peers::{Peers, Topic};
 use everspan_replication::{Event, Handle, Rows};
-use everspan_storage::{Batch, Copying, Page, Store, Table};
+use everspan_storage::{Batch, Copying, Error as StoreError, Page, Store, Table};
 use everspan_types::{Error, Result, ShardId, wire};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
@@ -42,6 +42,8 @@ pub(crate) enum Input {
     Page(Result<Page>),
     /// Rows that were copied could not be written before.
     EndCopy,
+    /// Rows could not be read before.
+    Reread,
 }
 
 /// Where a replica stands.
@@ -66,6 +68,10 @@ pub(crate) struct Group {
     standing: watch::Sender<Standing>,
     /// The term in which this replica leads, if it does.
     term: Option<u64>,
+    /// The term in which it is to lead once its rows can be read.
+    term_to_be: Option<u64>,
+    /// Whether rows are newer than `meta`, since they could not be read.
+    is_stale: bool,
     seq: u64,
     /// The change that is on its way to the log, and the state after it.
     proposed: Option<(Meta, Option<Done>)>,
@@ -90,7 +96,7 @@ impl Group {
     ) -> Result<Self> {
         let internal = |e: String| Error::internal(format!("meta group: {e}"));
         let table = Table::open(ShardId(0), store.clone()).map_err(|e| internal(e.to_string()))?;
-        let meta = read(&table)?;
+        let meta = read(&table)?.map_err(internal)?;
         let events = inputs.clone();
         let sink = Box::new(move |told| {
             // The receiver lives as long as the server.
@@ -111,6 +117,8 @@ impl Group {
             snapshot,
             standing,
             term: None,
+            term_to_be: None,
+            is_stale: false,
             seq: 0,
             proposed: None,
             waiting: VecDeque::new(),
@@ -142,6 +150,7 @@ impl Group {
                 }
                 Input::Page(page) => orderly(self.take_page(page)),
                 Input::EndCopy => orderly(self.end_copy()),
+                Input::Reread => orderly(self.reread_if_stale()),
             }
             self.next();
         }
@@ -169,15 +178,9 @@ impl Group {
                     self.replay(index, &data)?;
                 }
                 Event::Leader { term } => {
-                    info!(term, "meta group leads");
-                    self.term = Some(term);
-                    self.meta = read(&self.table)?;
+                    self.term_to_be = Some(term);
                     is_changed = false;
-                    self.publish();
-                    self.set_leader(self.me);
-                    if self.meta.snapshot().cluster_id.is_nil() {
-                        self.waiting.push_front((Change::Found(Uuid::new_v4()), None));
-                    }
+                    self.reread()?;
                 }
                 Event::Follows { leader } => self.set_leader(leader),
                 Event::Behind { index, term, from } => {
@@ -194,11 +197,47 @@ impl Group {
             }
         }
         if is_changed {
-            self.meta = read(&self.table)?;
-            self.publish();
+            self.reread()?;
             self.checkpoint();
         }
         Ok(())
+    }
+
+    /// Reads what the rows say, and leads if that is due. Where they cannot be read now, as after a
+    /// write that failed, they are read later.
+    fn reread(&mut self) -> Result<()> {
+        self.is_stale = true;
+        match read(&self.table)? {
+            Ok(meta) => self.meta = meta,
+            Err(reason) => {
+                warn!(reason, "the meta group's rows cannot be read; it is tried again");
+                self.later(Input::Reread);
+                return Ok(());
+            }
+        }
+        self.is_stale = false;
+        self.publish();
+        if let Some(term) = self.term_to_be.take() {
+            info!(term, "meta group leads");
+            self.term = Some(term);
+            self.set_leader(self.me);
+            if self.meta.snapshot().cluster_id.is_nil() {
+                self.waiting.push_front((Change::Found(Uuid::new_v4()), None));
+            }
+        }
+        Ok(())
+    }
+
+    fn reread_if_stale(&mut self) -> Result<()> {
+        if self.is_stale { self.reread() } else { Ok(()) }
+    }
+
+    fn later(&self, input: Input) {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(AGAIN).await;
+            let _ = inputs.send(input);
+        });
     }
 
     /// Gives another replica a page.
@@ -264,16 +303,11 @@ impl Group {
         self.checkpoint();
         if self.table.durable() < self.restored_at {
             warn!("the meta group's rows cannot be written; it is tried again");
-            let inputs = self.inputs.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(AGAIN).await;
-                let _ = inputs.send(Input::EndCopy);
-            });
+            self.later(Input::EndCopy);
             return Ok(());
         }
         self.copy = None;
-        self.meta = read(&self.table)?;
-        self.publish();
+        self.reread()?;
         self.log.restored(GROUP, self.restored_at);
         info!(index = self.restored_at, "the meta group's rows are copied");
         Ok(())
@@ -281,7 +315,7 @@ impl Group {
 
     /// Nothing is known of the change under way.
     fn lose(&mut self, reason: &str) {
-        self.term = None;
+        (self.term, self.term_to_be) = (None, None);
         self.table.discard_staged();
         self.set_leader(0);
         if let Some((_, done)) = self.proposed.take() {
@@ -364,11 +398,15 @@ fn orderly(done: Result<()>) {
     }
 }
 
-fn read(table: &Table) -> Result<Meta> {
+/// Reads the rows. An inner error says why they cannot be read now.
+fn read(table: &Table) -> Result<std::result::Result<Meta, String>> {
     let (start, end) = Meta::ROWS;
-    let rows = table.scan(start, end, usize::MAX, false);
-    let rows = rows.map_err(|e| Error::internal(format!("meta group: {e}")))?;
-    Meta::load(&rows).map_err(|e| Error::internal(format!("meta group: {e}")))
+    let rows = match table.scan(start, end, usize::MAX, false) {
+        Ok(rows) => rows,
+        Err(StoreError::Io(reason)) => return Ok(Err(reason)),
+        Err(error) => return Err(Error::internal(format!("meta group: {error}"))),
+    };
+    Meta::load(&rows).map(Ok).map_err(|e| Error::internal(format!("meta group: {e}")))
 }
 
 fn answer(done: Option<Done>, outcome: Result<u64>) {
