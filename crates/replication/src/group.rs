@@ -10,12 +10,24 @@ use raft::{
 };
 use raft_engine::{Command, Engine, LogBatch, MessageExt, env::FileSystem};
 
-use crate::{Error, Result, node::PROPOSAL_OVERHEAD};
+use crate::{
+    Error, Result,
+    members::{self, Members},
+    node::PROPOSAL_OVERHEAD,
+};
 
 /// Key of the hard state beside a group's entries.
 pub(crate) const HARD_STATE: &[u8] = b"hard-state";
-/// Key of the group's membership.
+/// Key of the group's membership; without any members where the replica was removed.
 pub(crate) const CONF_STATE: &[u8] = b"conf-state";
+/// Key of the index of the entry that made it so; not there for the founders'.
+const CONF_INDEX: &[u8] = b"conf-index";
+/// Key of the index up to which a replica that was removed must have all entries again, before it
+/// counts.
+const FLOOR: &[u8] = b"floor";
+/// Keys of the membership that goes with rows which are being fetched, and their index.
+const OFFERED_STATE: &[u8] = b"offered-state";
+const OFFERED_INDEX: &[u8] = b"offered-index";
 
 /// How raft-engine reads our entries.
 pub(crate) struct Entries;
@@ -33,11 +45,15 @@ impl MessageExt for Entries {
 pub(crate) struct Log {
     hard_state: HardState,
     conf_state: ConfState,
+    /// Index of the entry that made the membership what it is; 0 for the founders'.
+    conf_index: u64,
     /// Index and term of the last compacted entry.
     before: (u64, u64),
     entries: VecDeque<Entry>,
     /// Bytes of the entries, roughly.
     bytes: usize,
+    /// Where a replica that was removed counts again; see [`Group::may_vote`].
+    floor: u64,
     /// Index of the last entry that was told: what the rows have, or will in a moment.
     told: u64,
 }
@@ -105,8 +121,24 @@ impl Log {
         self.told = index;
     }
 
+    /// The membership, as of the entry at `index`.
+    pub(crate) fn set_members(&mut self, conf_state: ConfState, index: u64) {
+        self.conf_state = conf_state;
+        self.conf_index = index;
+    }
+
+    pub(crate) fn conf_index(&self) -> u64 {
+        self.conf_index
+    }
+
+    /// Entries after `from`, up to `to`, that are here.
+    fn between(&self, from: u64, to: u64) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(move |e| from < e.index && e.index <= to)
+    }
+
     /// Has nothing but what a snapshot at `index` and `term` stands for.
-    pub(crate) fn restore(&mut self, index: u64, term: u64) {
+    pub(crate) fn restore(&mut self, index: u64, term: u64, conf_state: ConfState) {
+        self.set_members(conf_state, index);
         self.entries.clear();
         self.bytes = 0;
         self.before = (index, term);
@@ -196,19 +228,30 @@ impl Storage for Log {
 /// Ticks without word of a leader until a replica stands for election; each replica of a group
 /// waits [`ELECTION_STEP`] longer than the one before it.
 pub(crate) const ELECTION_TICKS: usize = 10;
-/// Fixed and apart rather than drawn: no two stand at once, and a simulation replays.
+/// Fixed and apart rather than drawn: no two founders stand at once, and a simulation replays.
 const ELECTION_STEP: usize = 3;
+/// Places between and after those of the founders, for members that came later. Where two of them
+/// have the same, their clocks drift apart in time.
+const ELECTION_PLACES: [usize; 6] = [1, 2, 4, 5, 7, 8];
 /// Ticks between a leader's signs of life.
 const HEARTBEAT_TICKS: usize = 3;
 
 /// Ticks after which a replica that fetches rows, and gives no sign of it, is offered them anew.
 const FETCH_TICKS: usize = 50;
 
+/// Ticks beyond [`ELECTION_TICKS`] that a replica waits.
+fn election_place(group: u64, node: u64, founders: &[u64]) -> usize {
+    let place = founders.iter().position(|founder| *founder == node);
+    let mixed = (group ^ node.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 32;
+    let later = ELECTION_PLACES[usize::try_from(mixed).unwrap_or(0) % ELECTION_PLACES.len()];
+    place.map_or(later, |place| place * ELECTION_STEP)
+}
+
 /// A group of this node.
 pub(crate) struct Group {
     pub(crate) raw: RawNode<Log>,
-    /// Membership that goes along with the group's first write.
-    pub(crate) founders: ConfState,
+    /// The members as they are to be; the leader sees to it.
+    pub(crate) wanted: Option<Members>,
     /// Why nothing of the group can be believed any more: a peer's message contradicts what is
     /// here, which raft-rs answers with a panic.
     pub(crate) broken: Option<String>,
@@ -216,6 +259,8 @@ pub(crate) struct Group {
     pub(crate) told_term: u64,
     /// Index of the last entry that was told, or that the rows had from the start.
     pub(crate) told_index: u64,
+    /// It hears and says nothing: it is about to be removed.
+    pub(crate) is_silent: bool,
     /// A proposal was refused: so are all others, until `Leader` is told again.
     pub(crate) is_fenced: bool,
     /// The node that `Follows` told last; 0 for none.
@@ -278,12 +323,8 @@ impl Group {
         let applied = rows.applied;
         let founders = ConfState { voters: founders.to_vec(), ..ConfState::default() };
         let (log, is_new) = read(id, &founders, rows, engine)?;
-        let voters = &log.conf_state.voters;
-        let is_alone = *voters == [node];
-        let Some(place) = voters.iter().position(|v| *v == node) else {
-            return Err(Error::Raft(format!("node {node} is not among the replicas {voters:?}")));
-        };
-        let election_tick = ELECTION_TICKS + place * ELECTION_STEP;
+        let is_alone = log.conf_state.voters == [node];
+        let election_tick = ELECTION_TICKS + election_place(id, node, &founders.voters);
         let config = raft::Config {
             id: node,
             election_tick: ELECTION_TICKS,
@@ -300,6 +341,12 @@ impl Group {
         let mut log = log;
         log.set_told(applied);
         let mut raw = RawNode::new(&config, log, logger)?;
+        // What the rows have is told no more, but the membership may not have been written since.
+        let store = raw.store();
+        let unwritten: Vec<Entry> = store.between(store.conf_index, applied).cloned().collect();
+        for entry in unwritten {
+            members::apply(&mut raw, &entry)?;
+        }
         if is_alone {
             // The only voter need not wait for an election.
             raw.campaign()?;
@@ -307,7 +354,7 @@ impl Group {
         let (told_term, broken) = (0, None);
         Ok(Group {
             raw,
-            founders,
+            wanted: None,
             broken,
             told_term,
             told_index: applied,
@@ -317,6 +364,7 @@ impl Group {
             is_old: !is_new,
             behind: None,
             fetching: BTreeMap::new(),
+            is_silent: false,
             is_fenced: false,
             is_new,
         })
@@ -384,7 +432,19 @@ impl Group {
     /// Whether votes are asked for in vain: the replica may have acknowledged a leader right
     /// before it crashed, who counts on that for as long as an election takes at least.
     pub(crate) fn withholds_votes(&self) -> bool {
-        self.is_old && self.age < ELECTION_TICKS
+        self.is_old && self.age < ELECTION_TICKS || !self.may_vote()
+    }
+
+    /// Whether the replica has what it lost when it was removed, if it was. It begins again with
+    /// the founders as members, of whom it may be one: two of them that knew nothing of what was
+    /// committed since could elect each other.
+    pub(crate) fn may_vote(&self) -> bool {
+        self.raw.store().last() >= self.raw.store().floor
+    }
+
+    /// Whether it may lead: it must know of the members, too, as they were when it was removed.
+    pub(crate) fn may_stand(&self) -> bool {
+        self.told_index >= self.raw.store().floor
     }
 
     /// Whether this replica leads and was told so, and may take calls.
@@ -437,8 +497,59 @@ pub(crate) fn begin_anew(
     batch.add_command(id, Command::Clean);
     batch.add_entries::<Entries>(id, &[entry])?;
     batch.put_message(id, HARD_STATE.to_vec(), hard_state)?;
+    put_members(batch, id, conf_state, at.0)
+}
+
+/// Writes the membership, as of the entry at `index`.
+pub(crate) fn put_members(
+    batch: &mut LogBatch,
+    id: u64,
+    conf_state: &ConfState,
+    index: u64,
+) -> Result<()> {
     batch.put_message(id, CONF_STATE.to_vec(), conf_state)?;
+    if index > 0 {
+        batch.put(id, CONF_INDEX.to_vec(), index.to_le_bytes().to_vec())?;
+    }
     Ok(())
+}
+
+/// Writes what the members are where rows come from that are about to be fetched.
+pub(crate) fn put_offered(batch: &mut LogBatch, id: u64, snapshot: &Snapshot) -> Result<()> {
+    let meta = snapshot.get_metadata();
+    batch.put_message(id, OFFERED_STATE.to_vec(), meta.get_conf_state())?;
+    batch.put(id, OFFERED_INDEX.to_vec(), meta.index.to_le_bytes().to_vec())?;
+    Ok(())
+}
+
+/// Writes that the replica is gone. How it voted stays: it may come back, and must not vote
+/// otherwise in the same term. So does `floor`; see [`Group::may_vote`].
+pub(crate) fn put_removed(
+    batch: &mut LogBatch,
+    id: u64,
+    hard_state: &HardState,
+    floor: u64,
+) -> Result<()> {
+    let hard_state = HardState { commit: 0, ..hard_state.clone() };
+    batch.add_command(id, Command::Clean);
+    batch.put_message(id, HARD_STATE.to_vec(), &hard_state)?;
+    batch.put_message(id, CONF_STATE.to_vec(), &ConfState::default())?;
+    batch.put(id, FLOOR.to_vec(), floor.to_le_bytes().to_vec())?;
+    Ok(())
+}
+
+/// Whether a replica was here and was removed.
+pub(crate) fn is_removed<F: FileSystem>(id: u64, engine: &Engine<F>) -> Result<bool> {
+    let conf_state: Option<ConfState> = engine.get_message(id, CONF_STATE)?;
+    Ok(conf_state.is_some_and(|conf| conf.voters.is_empty() && conf.learners.is_empty()))
+}
+
+fn read_index<F: FileSystem>(id: u64, key: &[u8], engine: &Engine<F>) -> Result<Option<u64>> {
+    let Some(raw) = engine.get(id, key) else { return Ok(None) };
+    let raw: [u8; 8] = raw
+        .try_into()
+        .map_err(|_| Error::Corrupt("the index of its membership does not read".into()))?;
+    Ok(Some(u64::from_le_bytes(raw)))
 }
 
 fn read<F: FileSystem>(
@@ -452,16 +563,20 @@ fn read<F: FileSystem>(
         && lacks_restored(id, rows, engine)?
     {
         let mut hard_state: HardState = engine.get_message(id, HARD_STATE)?.unwrap_or_default();
-        let conf_state = engine.get_message(id, CONF_STATE)?.unwrap_or_else(|| founders.clone());
+        let offered = read_index(id, OFFERED_INDEX, engine)?.filter(|at| *at == index);
+        let key = if offered.is_some() { OFFERED_STATE } else { CONF_STATE };
+        let conf_state = engine.get_message(id, key)?.unwrap_or_else(|| founders.clone());
         hard_state.term = hard_state.term.max(term);
         hard_state.commit = index;
         let mut batch = LogBatch::default();
         begin_anew(&mut batch, id, (index, term), &hard_state, &conf_state)?;
         engine.write(&mut batch, true)?;
         let before = (index, term);
-        return Ok((Log { hard_state, conf_state, before, ..Log::default() }, false));
+        let conf_index = index;
+        return Ok((Log { hard_state, conf_state, conf_index, before, ..Log::default() }, false));
     }
     let corrupt = |what: String| Error::Corrupt(format!("group {id}: {what}"));
+    let floor = read_index(id, FLOOR, engine)?.unwrap_or(0);
     let hard_state: Option<HardState> = engine.get_message(id, HARD_STATE)?;
     let conf_state: Option<ConfState> = engine.get_message(id, CONF_STATE)?;
     let (Some(first), Some(last)) = (engine.first_index(id), engine.last_index(id)) else {
@@ -478,12 +593,16 @@ fn read<F: FileSystem>(
             return Ok((Log { conf_state: founders.clone(), ..Log::default() }, true));
         };
         let hard_state = hard_state.unwrap_or_default();
+        if is_removed(id, engine)? {
+            let conf_state = founders.clone();
+            return Ok((Log { hard_state, conf_state, floor, ..Log::default() }, true));
+        }
         // With a single voter they are written together with the first entry; one of several
         // votes before it has any.
         if conf_state.voters.len() == 1 || hard_state.commit > 0 {
             return Err(corrupt("its entries are missing".into()));
         }
-        return Ok((Log { hard_state, conf_state, ..Log::default() }, false));
+        return Ok((Log { hard_state, conf_state, floor, ..Log::default() }, false));
     };
     let conf_state = conf_state.ok_or_else(|| corrupt("its membership is missing".into()))?;
     let mut hard_state = hard_state.ok_or_else(|| corrupt("its term is missing".into()))?;
@@ -526,5 +645,8 @@ fn read<F: FileSystem>(
     // What was applied was committed, even if that was not written down yet.
     hard_state.commit = hard_state.commit.max(applied).max(before.0);
     let bytes = entries.iter().map(cost).sum();
-    Ok((Log { hard_state, conf_state, before, entries, bytes, told: applied }, false))
+    let conf_index = read_index(id, CONF_INDEX, engine)?.unwrap_or(0);
+    let told = applied;
+    let log = Log { hard_state, conf_state, conf_index, floor, before, entries, bytes, told };
+    Ok((log, false))
 }

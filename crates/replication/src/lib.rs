@@ -17,8 +17,8 @@
 //! what a peer sent, [`Node::take_messages`] gives what is for peers; how it gets there, and
 //! whether it does, is not known here. A replica that lacks entries which the leader let go is told
 //! so ([`Event::Behind`]), fetches rows by ways that are not known here either, and says when it has
-//! them ([`Node::restored`]). `tests/replicas.rs` runs three under faults. Not there yet: changes of
-//! membership.
+//! them ([`Node::restored`]). Which nodes have replicas is told by [`Node::set_members`]; whoever leads
+//! sees to it (`members.rs`). `tests/replicas.rs` runs three to five under faults.
 //!
 //! What arrives while the disk is busy waits in the channel and shares the next fsync: group
 //! commit needs no timer.
@@ -35,6 +35,7 @@ pub mod faulty;
 mod group;
 mod guard;
 mod inspect;
+mod members;
 mod metrics;
 mod node;
 mod replicas;
@@ -45,5 +46,6 @@ mod wire;
 pub use error::{Error, Result};
 pub use event::Event;
 pub use group::Rows;
+pub use members::{Members, Standing};
 pub use node::{Config, Node, WAITING_BYTES_MAX};
 pub use runner::{Handle, Outgoing, QUEUED_BYTES_MAX, Runner, Sink};

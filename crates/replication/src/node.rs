@@ -101,6 +101,10 @@ pub struct Node<F: FileSystem = DefaultFileSystem> {
     pub(crate) waiting_bytes_max: usize,
     /// Questions whether groups lead still, that wait for a write.
     pub(crate) confirms: BTreeMap<u64, u64>,
+    /// Groups whose membership goes with the next write.
+    pub(crate) reconfigured: BTreeSet<u64>,
+    /// `Behind`, to be told once it is written what the members are where the rows come from.
+    pub(crate) offered: Vec<(u64, Event)>,
     /// Entries up to these indices go with the next write.
     pub(crate) compactions: BTreeMap<u64, u64>,
     /// Why the last write failed; what it was to write is kept. `Unsynced` stays.
@@ -178,6 +182,8 @@ impl<F: FileSystem> Node<F> {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             waiting_bytes_max: WAITING_BYTES_MAX,
+            reconfigured: BTreeSet::new(),
+            offered: Vec::new(),
             compactions: BTreeMap::new(),
             confirms: BTreeMap::new(),
             stalled: None,
@@ -217,13 +223,13 @@ impl<F: FileSystem> Node<F> {
     }
 
     /// Opens this node's replica of a group, or founds it with the voters `founders`, which must
-    /// be the same, in the same order, on all of them. The next polls tell every committed entry
-    /// after `rows.applied`. Writes only if the rows were made of a snapshot that the log does not
+    /// be the same, in the same order, on all of them, for ever. A node that is none of them waits
+    /// until the leader makes it a member. The next polls tell every committed entry after
+    /// `rows.applied`. Writes only if the rows were made of a snapshot that the log does not
     /// know of: a crash came between.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the log does not fit the rows, [`Error::Raft`] if this node is not
-    /// one of the group's voters.
+    /// [`Error::Corrupt`] if the log does not fit the rows.
     pub fn add_replica(&mut self, group: u64, rows: Rows, founders: &[u64]) -> Result<()> {
         if self.groups.contains_key(&group) {
             return Err(Error::Raft(format!("group {group} is here already")));

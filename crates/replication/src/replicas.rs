@@ -12,6 +12,7 @@ use raft_engine::env::FileSystem;
 use crate::{
     Error, Event, Node, Result,
     group::{ELECTION_TICKS, Group},
+    members,
     node::{PROPOSAL_OVERHEAD, Waiting},
 };
 
@@ -35,6 +36,12 @@ impl<F: FileSystem> Node<F> {
         let kind = message.get_msg_type();
         let is_vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
         if is_vote && found.withholds_votes() {
+            return Ok(());
+        }
+        if found.is_silent {
+            return Ok(());
+        }
+        if kind == MessageType::MsgTimeoutNow && !found.may_stand() {
             return Ok(());
         }
         if message.to != self.id || kind == MessageType::MsgPropose {
@@ -77,7 +84,7 @@ impl<F: FileSystem> Node<F> {
         }
         if message.term == found.raw.raft.term && found.behind.is_none() {
             found.behind = Some(message.get_snapshot().clone());
-            self.news.push((group, Event::Behind { index, term, from }));
+            self.offered.push((group, Event::Behind { index, term, from }));
         }
         Ok(())
     }
@@ -198,13 +205,18 @@ impl<F: FileSystem> Node<F> {
     pub fn tick(&mut self) {
         // raft-rs takes no input between `ready` and `advance`.
         if self.unwritten.is_empty() {
+            let me = self.id;
             for (id, group) in &mut self.groups {
+                if members::see_to(me, group) {
+                    self.touched.insert(*id);
+                }
                 group.age = (group.age + 1).min(ELECTION_TICKS);
                 if !group.fetching.is_empty() {
                     group.expire_fetching();
                     self.touched.insert(*id);
                 }
-                if group.broken.is_none() && group.raw.tick() {
+                let is_in = group.broken.is_none() && !group.is_silent && group.may_stand();
+                if is_in && group.raw.tick() {
                     self.touched.insert(*id);
                 }
             }

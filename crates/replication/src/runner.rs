@@ -17,7 +17,7 @@ use raft_engine::env::FileSystem;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    Error, Event, Node, Result, Rows, metrics,
+    Error, Event, Members, Node, Result, Rows, Standing, metrics,
     node::PROPOSAL_OVERHEAD,
     wire::{self, Said},
 };
@@ -44,6 +44,10 @@ const DRAIN_BYTES_MAX: usize = 32 << 20;
 pub const QUEUED_BYTES_MAX: usize = 256 << 20;
 
 enum Message {
+    WasRemoved {
+        group: u64,
+        done: mpsc::Sender<Result<bool>>,
+    },
     Register {
         group: u64,
         rows: Rows,
@@ -68,6 +72,20 @@ enum Message {
     Transfer {
         group: u64,
         to: u64,
+    },
+    SetMembers {
+        group: u64,
+        wanted: Members,
+    },
+    Standings(Box<dyn FnOnce(Vec<Standing>) + Send>),
+    Silence {
+        group: u64,
+        is_silent: bool,
+    },
+    Remove {
+        group: u64,
+        committed: u64,
+        done: Box<dyn FnOnce(Result<()>) + Send>,
     },
     Propose {
         group: u64,
@@ -126,6 +144,17 @@ impl Handle {
         opened.recv().map_err(|_| gone())?
     }
 
+    /// See [`Node::was_removed`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn was_removed(&self, group: u64) -> Result<bool> {
+        let (done, answer) = mpsc::channel();
+        let gone = || Error::Io("the log's thread is gone".into());
+        self.tx.send(Message::WasRemoved { group, done }).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())?
+    }
+
     /// Proposes; `Committed` or `Refused` comes to the group's sink with `seq`, or `Lost`
     /// without. To be used by proposers that cannot have missed the end of a term; all others
     /// use [`Handle::propose_in`].
@@ -181,6 +210,32 @@ impl Handle {
     /// See [`Node::transfer`].
     pub fn transfer(&self, group: u64, to: u64) {
         let _ = self.tx.send(Message::Transfer { group, to });
+    }
+
+    /// See [`Node::set_members`].
+    pub fn set_members(&self, group: u64, wanted: Members) {
+        let _ = self.tx.send(Message::SetMembers { group, wanted });
+    }
+
+    /// See [`Node::standings`]. `tell` is called on the log's thread: it must not block.
+    pub fn standings(&self, tell: impl FnOnce(Vec<Standing>) + Send + 'static) {
+        let _ = self.tx.send(Message::Standings(Box::new(tell)));
+    }
+
+    /// See [`Node::silence`].
+    pub fn silence(&self, group: u64, is_silent: bool) {
+        let _ = self.tx.send(Message::Silence { group, is_silent });
+    }
+
+    /// See [`Node::remove_replica`]; the group's sink is told nothing more. `done` is called on the
+    /// log's thread: it must not block.
+    pub fn remove(
+        &self,
+        group: u64,
+        committed: u64,
+        done: impl FnOnce(Result<()>) + Send + 'static,
+    ) {
+        let _ = self.tx.send(Message::Remove { group, committed, done: Box::new(done) });
     }
 
     /// Says to `from`, which offered them, that this replica fetches rows. To be called once a
@@ -319,6 +374,9 @@ impl<F: FileSystem> Driver<F> {
                     }
                     let _ = done.send(opened);
                 }
+                Message::WasRemoved { group, done } => {
+                    let _ = done.send(self.node.was_removed(group));
+                }
                 Message::Propose { group, term, seq, data } => {
                     bytes += data.len();
                     self.propose(group, term, seq, data);
@@ -333,6 +391,16 @@ impl<F: FileSystem> Driver<F> {
                     }
                 }
                 Message::Transfer { group, to } => self.node.transfer(group, to),
+                Message::SetMembers { group, wanted } => self.node.set_members(group, wanted),
+                Message::Standings(tell) => tell(self.node.standings()),
+                Message::Silence { group, is_silent } => self.node.silence(group, is_silent),
+                Message::Remove { group, committed, done } => {
+                    let removed = self.node.remove_replica(group, committed);
+                    if removed.is_ok() {
+                        self.sinks.remove(&group);
+                    }
+                    done(removed);
+                }
                 Message::Fetching { group, from } => {
                     let mut sign = BytesMut::new();
                     wire::put_fetching(&mut sign, group, self.node.id());

@@ -14,9 +14,9 @@ use raft_engine::{Command, Engine, LogBatch, env::FileSystem};
 
 use crate::{
     Error, Event, Node, Result,
-    group::{CONF_STATE, Entries, Group, HARD_STATE, begin_anew},
+    group::{Entries, Group, HARD_STATE, begin_anew, put_members, put_offered},
     guard::Guarded,
-    metrics,
+    members, metrics,
     node::Waiting,
 };
 
@@ -50,7 +50,7 @@ impl<F: FileSystem> Node<F> {
                 self.collect(&mut told);
                 told.append(&mut self.news);
             }
-            if self.unwritten.is_empty() && self.fenced.is_empty() {
+            if self.unwritten.is_empty() && self.fenced.is_empty() && self.offered.is_empty() {
                 return Ok(told);
             }
             send(&mut self.outbox);
@@ -59,6 +59,9 @@ impl<F: FileSystem> Node<F> {
             if let Err(error) = written {
                 // What was committed before is true whether this write succeeds or not.
                 return if told.is_empty() { Err(error) } else { Ok(told) };
+            }
+            for (id, event) in std::mem::take(&mut self.offered) {
+                told.push((id, event));
             }
             self.advance(&mut told);
             self.append_waiting(&mut told);
@@ -83,7 +86,9 @@ impl<F: FileSystem> Node<F> {
             let confirmed = ready.take_read_states();
             group.note_fetching(ready.messages());
             self.outbox.extend(ready.take_messages().into_iter().map(|m| (id, m)));
-            tell(id, group, ready.take_committed_entries(), told);
+            if tell(id, group, ready.take_committed_entries(), told) {
+                self.reconfigured.insert(id);
+            }
             if group.leads() {
                 let tokens = confirmed.iter().filter_map(|state| {
                     let raw: [u8; 8] = state.request_ctx.as_slice().try_into().ok()?;
@@ -103,19 +108,29 @@ impl<F: FileSystem> Node<F> {
         for (id, ready) in &self.unwritten {
             count += ready.entries().len();
             if let Some(group) = self.groups.get(id).filter(|_| !ready.snapshot().is_empty()) {
-                let (meta, store) = (ready.snapshot().get_metadata(), group.raw.store());
-                let hard_state = ready.hs().unwrap_or(store.hard_state());
+                let meta = ready.snapshot().get_metadata();
+                let hard_state = ready.hs().unwrap_or(group.raw.store().hard_state());
                 let at = (meta.index, meta.term);
-                begin_anew(&mut batch, *id, at, hard_state, store.conf_state())?;
+                begin_anew(&mut batch, *id, at, hard_state, meta.get_conf_state())?;
                 self.compactions.remove(id);
+                self.reconfigured.remove(id);
             }
             batch.add_entries::<Entries>(*id, ready.entries())?;
             if let Some(hard_state) = ready.hs() {
                 batch.put_message::<HardState>(*id, HARD_STATE.to_vec(), hard_state)?;
             }
             if let Some(group) = self.groups.get(id).filter(|g| g.is_new) {
-                batch.put_message(*id, CONF_STATE.to_vec(), &group.founders)?;
+                put_members(&mut batch, *id, group.raw.store().conf_state(), 0)?;
             }
+        }
+        for id in &self.reconfigured {
+            let Some(group) = self.groups.get(id) else { continue };
+            let store = group.raw.store();
+            put_members(&mut batch, *id, store.conf_state(), store.conf_index())?;
+        }
+        for (id, _) in &self.offered {
+            let behind = self.groups.get(id).and_then(|group| group.behind.as_ref());
+            behind.map_or(Ok(()), |snapshot| put_offered(&mut batch, *id, snapshot))?;
         }
         for (id, index) in &self.compactions {
             // Keeps the entry at `index` itself, for its term.
@@ -128,6 +143,7 @@ impl<F: FileSystem> Node<F> {
         let size = self.guarded(|engine| engine.write(&mut batch, true))?;
         self.written_bytes += size as u64;
         self.compactions.clear();
+        self.reconfigured.clear();
         if let Some(histogram) = metrics::WRITE_SECONDS.as_ref() {
             histogram.observe(began.elapsed().as_secs_f64());
         }
@@ -163,7 +179,7 @@ impl<F: FileSystem> Node<F> {
             let store = group.raw.mut_store();
             if !ready.snapshot().is_empty() {
                 let meta = ready.snapshot().get_metadata();
-                store.restore(meta.index, meta.term);
+                store.restore(meta.index, meta.term, meta.get_conf_state().clone());
                 group.told_index = meta.index;
             }
             let store = group.raw.mut_store();
@@ -179,7 +195,9 @@ impl<F: FileSystem> Node<F> {
                 group.raw.mut_store().set_commit(commit);
             }
             self.outbox.extend(light.take_messages().into_iter().map(|m| (id, m)));
-            tell(id, group, light.take_committed_entries(), told);
+            if tell(id, group, light.take_committed_entries(), told) {
+                self.reconfigured.insert(id);
+            }
             if restored.index > 0 {
                 self.outbox.extend(group.has_restored().map(|m| (id, m)));
             }
@@ -236,8 +254,10 @@ impl<F: FileSystem> Node<F> {
     }
 }
 
-/// Turns committed entries into events.
-fn tell(id: u64, group: &mut Group, entries: Vec<Entry>, told: &mut Vec<(u64, Event)>) {
+/// Turns committed entries into events, and applies changes of the membership. Tells whether there
+/// was one.
+fn tell(id: u64, group: &mut Group, entries: Vec<Entry>, told: &mut Vec<(u64, Event)>) -> bool {
+    let mut is_reconfigured = false;
     let term = group.raw.raft.term;
     let leads = group.raw.raft.state == StateRole::Leader;
     if group.told_term != 0 && (!leads || group.told_term != term) {
@@ -245,6 +265,8 @@ fn tell(id: u64, group: &mut Group, entries: Vec<Entry>, told: &mut Vec<(u64, Ev
         told.push((id, Event::Lost));
     }
     for entry in entries {
+        is_reconfigured |= members::apply_once(id, group, &entry);
+        let leads = leads && group.raw.raft.state == StateRole::Leader;
         let is_own = leads && entry.term == term;
         let is_proposal = entry.entry_type == EntryType::EntryNormal;
         let seq: Option<[u8; 8]> = entry.context.as_ref().try_into().ok();
@@ -269,9 +291,14 @@ fn tell(id: u64, group: &mut Group, entries: Vec<Entry>, told: &mut Vec<(u64, Ev
             told.push((id, Event::Leader { term }));
         }
     }
+    let leads = leads && group.raw.raft.state == StateRole::Leader;
+    if !leads && std::mem::take(&mut group.told_term) != 0 {
+        told.push((id, Event::Lost));
+    }
     let leader = group.raw.raft.leader_id;
     if !leads && leader != group.told_leader && group.has_peers() {
         group.told_leader = leader;
         told.push((id, Event::Follows { leader }));
     }
+    is_reconfigured
 }

@@ -1,5 +1,6 @@
-//! Groups of three replicas under a network that loses, doubles, delays and reorders messages,
-//! with crashes that lose what was not synced, partitions and full disks.
+//! Groups of three replicas, whose members change among five nodes, under a network that loses,
+//! doubles, delays and reorders messages, with crashes that lose what was not synced, partitions and
+//! full disks.
 //!
 //! Held to: an index holds the same entry on every replica that tells it, before and after
 //! restarts; a term has one leader; what a proposer was told is there once, at the end; and once
@@ -13,14 +14,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use common::Disk;
-use everspan_replication::{Config, Error, Event, Node, Rows, faulty::FaultyFs};
+use everspan_replication::{Config, Error, Event, Members, Node, Rows, faulty::FaultyFs};
 use raft::eraftpb::Message;
 
 const GROUP: u64 = 7;
 const REPLICAS: [u64; 3] = [1, 2, 3];
+/// All nodes, where members change.
+const NODES: [u64; 5] = [1, 2, 3, 4, 5];
 const ENOSPC: i32 = 28;
 /// Ticks in which a healed group must have a leader, and all replicas everything.
 const PATIENCE: u64 = 400;
+
+/// Ticks that a message travels at most.
+const DELAY_MAX: u64 = 12;
 
 /// Numbers for one seed (Steele, Lea and Flood's SplitMix64).
 struct Rng(u64);
@@ -62,10 +68,16 @@ struct Replica {
     pending: BTreeMap<u64, Bytes>,
     /// Tick at which a crashed one comes back.
     returns_at: u64,
+    /// Since when it is about to be removed.
+    silent_since: Option<u64>,
 }
 
 struct World {
     rng: Rng,
+    /// Nodes that are to have a replica; others may, for a while.
+    members: Members,
+    changes: u64,
+    removals: u64,
     now: u64,
     replicas: Vec<Replica>,
     /// Messages on their way, and the tick at which each arrives.
@@ -90,6 +102,10 @@ type Found = Result<(), String>;
 
 impl World {
     fn new(seed: u64) -> Self {
+        Self::of(seed, &REPLICAS)
+    }
+
+    fn of(seed: u64, nodes: &[u64]) -> Self {
         let replica = |id| Replica {
             id,
             disk: Disk::new(),
@@ -102,11 +118,15 @@ impl World {
             behind: None,
             pending: BTreeMap::new(),
             returns_at: 0,
+            silent_since: None,
         };
         Self {
             rng: Rng(seed),
             now: 0,
-            replicas: REPLICAS.map(replica).into(),
+            members: Members { voters: REPLICAS.into(), ..Members::default() },
+            changes: 0,
+            removals: 0,
+            replicas: nodes.iter().copied().map(replica).collect(),
             network: Vec::new(),
             cut: BTreeMap::new(),
             log: BTreeMap::new(),
@@ -135,8 +155,10 @@ impl World {
         loop {
             self.tick()?;
             let newest = self.log.keys().next_back().copied().unwrap_or(0);
-            let is_all = self.replicas.iter().all(|r| r.node.is_some() && r.told == newest);
-            if is_all && self.proposed > last && self.pending() == 0 {
+            let is_all = self.replicas.iter().all(|r| {
+                !self.members.voters.contains(&r.id) || r.node.is_some() && r.told == newest
+            });
+            if is_all && self.proposed > last && self.pending() == 0 && self.is_settled() {
                 break;
             }
             if self.now > until {
@@ -157,6 +179,64 @@ impl World {
         }
     }
 
+    /// Whether the members are as they are to be, as their leader sees it.
+    fn is_settled(&self) -> bool {
+        self.settled_at().is_some()
+    }
+
+    /// What is committed, as a leader sees it whose members are as they are to be.
+    fn settled_at(&self) -> Option<u64> {
+        let nodes = self.replicas.iter().filter_map(|r| r.node.as_ref());
+        let standings = nodes.flat_map(Node::standings).filter(|s| s.group == GROUP);
+        let settled = standings.filter(|s| s.is_settled && s.voters == self.members.voters);
+        settled.map(|s| s.committed).max()
+    }
+
+    /// Wants other members, now and then, and removes what was left behind by earlier ones.
+    fn change_members(&mut self) {
+        if self.replicas.len() == 3 {
+            return;
+        }
+        if self.are_faults_on && self.is_settled() && self.rng.one_in(20) {
+            let mut all = NODES.to_vec();
+            while all.len() > 3 {
+                all.swap_remove(self.rng.below(all.len() as u64) as usize);
+            }
+            let learner = NODES.into_iter().find(|node| !all.contains(node));
+            self.members.voters = all.into_iter().collect();
+            self.members.learners = learner.filter(|_| self.rng.one_in(2)).into_iter().collect();
+            self.changes += 1;
+        }
+        let settled = self.settled_at();
+        for replica in &mut self.replicas {
+            let Some(node) = &mut replica.node else { continue };
+            // Each hears of it in its own time.
+            if self.rng.one_in(3) {
+                node.set_members(GROUP, self.members.clone());
+            }
+            let is_member = self.members.voters.contains(&replica.id)
+                || self.members.learners.contains(&replica.id);
+            let is_here = node.standings().iter().any(|s| s.group == GROUP);
+            if !is_here && is_member {
+                assert!(node.was_removed(GROUP).unwrap());
+                node.add_replica(GROUP, Rows::default(), &REPLICAS).unwrap();
+            }
+            let Some(committed) = settled.filter(|_| !is_member && replica.leads.is_none()) else {
+                node.silence(GROUP, false);
+                replica.silent_since = None;
+                continue;
+            };
+            node.silence(GROUP, true);
+            let since = *replica.silent_since.get_or_insert(self.now);
+            let is_quiet = self.now > since + DELAY_MAX;
+            if is_here && is_quiet && node.remove_replica(GROUP, committed).is_ok() {
+                (replica.applied, replica.told) = (0, 0);
+                (replica.restored, replica.behind) = (None, None);
+                self.removals += 1;
+            }
+        }
+    }
+
     fn pending(&self) -> usize {
         self.replicas.iter().map(|r| r.pending.len()).sum()
     }
@@ -171,6 +251,7 @@ impl World {
         if self.are_faults_on {
             self.break_something();
         }
+        self.change_members();
         self.deliver()?;
         for place in 0..self.replicas.len() {
             let is_slow = self.are_faults_on && self.rng.one_in(20);
@@ -184,7 +265,7 @@ impl World {
     }
 
     fn break_something(&mut self) {
-        let (now, place) = (self.now, self.rng.below(3) as usize);
+        let (now, place) = (self.now, self.rng.below(self.replicas.len() as u64) as usize);
         match self.rng.below(60) {
             0 => {
                 let seed = self.rng.next();
@@ -194,6 +275,7 @@ impl World {
                     replica.leads = None;
                     replica.asked = None;
                     replica.behind = None;
+                    replica.silent_since = None;
                     replica.pending.clear();
                     replica.returns_at = now + 1 + self.rng.below(40);
                     self.crashes += 1;
@@ -201,15 +283,16 @@ impl World {
             }
             // Cut off from both others, or in one direction from one of them.
             1 => {
-                let (id, until) = (REPLICAS[place], now + 5 + self.rng.below(60));
-                for other in REPLICAS.into_iter().filter(|o| *o != id) {
+                let (id, until) = (NODES[place], now + 5 + self.rng.below(60));
+                for other in NODES.into_iter().filter(|o| *o != id) {
                     self.cut.insert((id, other), until);
                     self.cut.insert((other, id), until);
                 }
             }
             2 => {
-                let to = REPLICAS[(place + 1 + self.rng.below(2) as usize) % 3];
-                self.cut.insert((REPLICAS[place], to), now + 5 + self.rng.below(60));
+                let count = self.replicas.len();
+                let to = NODES[(place + 1 + self.rng.below(count as u64 - 1) as usize) % count];
+                self.cut.insert((NODES[place], to), now + 5 + self.rng.below(60));
             }
             3 => self.replicas[place].disk.fs.fail_writes(Some(ENOSPC)),
             4..=6 => self.replicas[place].disk.fs.fail_writes(None),
@@ -225,6 +308,8 @@ impl World {
         let config = Config { node_id: replica.id, lag_bytes_max, ..replica.disk.config() };
         let rows = Rows { applied: replica.applied, restored: replica.restored };
         let opened = Node::open_with(&config, replica.disk.fs.clone()).and_then(|mut node| {
+            let is_removed = node.was_removed(GROUP)?;
+            assert!(!is_removed || rows.applied == 0);
             node.add_replica(GROUP, rows, &REPLICAS)?;
             Ok(node)
         });
@@ -248,7 +333,7 @@ impl World {
         while !due.is_empty() {
             let next = self.rng.below(due.len() as u64) as usize;
             let message = due.swap_remove(next);
-            let place = REPLICAS.iter().position(|id| *id == message.to).unwrap();
+            let place = NODES.iter().position(|id| *id == message.to).unwrap();
             let Some(node) = &mut self.replicas[place].node else { continue };
             // Other errors are of what Raft has no use for any more.
             if let Err(error @ Error::Corrupt(_)) = node.receive(GROUP, message) {
@@ -264,6 +349,7 @@ impl World {
     /// Proposes at a leader, writes, and takes what comes of it.
     fn work(&mut self, place: usize) -> Found {
         let wants = self.rng.one_in(4) && (self.are_faults_on || self.rng.one_in(10));
+        let count = self.replicas.len() as u64;
         let replica = &mut self.replicas[place];
         let Some(node) = &mut replica.node else { return Ok(()) };
         if let Some(term) = replica.leads.filter(|_| wants) {
@@ -283,7 +369,8 @@ impl World {
             node.confirm(GROUP, self.now);
         }
         if self.are_faults_on && self.rng.one_in(300) {
-            node.transfer(GROUP, REPLICAS[self.rng.below(3) as usize]);
+            let to = self.rng.below(count);
+            node.transfer(GROUP, NODES[to as usize]);
         }
         // A failed write is tried again with the next turn.
         let told = node.poll().unwrap_or_default();
@@ -342,7 +429,8 @@ impl World {
         }
         let copies = if self.are_faults_on && self.rng.one_in(15) { 2 } else { 1 };
         for _ in 0..copies {
-            let delay = if self.rng.one_in(10) { self.rng.below(12) } else { self.rng.below(2) };
+            let delay =
+                if self.rng.one_in(10) { self.rng.below(DELAY_MAX) } else { self.rng.below(2) };
             self.network.push((self.now + delay, message.from, message.clone()));
         }
     }
@@ -436,6 +524,26 @@ fn three_replicas_agree_whatever_happens() {
 }
 
 #[test]
+fn members_change_whatever_happens() {
+    let (mut acknowledged, mut changes, mut removals, mut copies) = (0, 0, 0, 0);
+    let seeds = std::env::var("EVERSPAN_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(150);
+    for seed in 0..seeds {
+        let mut world = World::of(seed, &NODES);
+        if let Err(found) = world.run(600) {
+            panic!("seed {seed}, tick {}: {found}", world.now);
+        }
+        acknowledged += world.acknowledged.len();
+        changes += world.changes;
+        removals += world.removals;
+        copies += world.copies;
+    }
+    assert!(acknowledged > 3_000, "{acknowledged} acknowledged");
+    assert!(changes > 300, "{changes} changes of members");
+    assert!(removals > 300, "{removals} replicas removed");
+    assert!(copies > 50, "{copies} copies of rows");
+}
+
+#[test]
 fn a_replica_that_does_not_sync_is_found_out() {
     let found = (0..150).find(|seed| {
         let mut world = World::new(*seed);
@@ -483,7 +591,8 @@ fn a_majority_goes_on_and_a_minority_does_not() {
 fn what_is_not_for_this_node_is_refused() {
     let disk = Disk::new();
     let mut node = disk.open();
-    assert!(matches!(node.add_replica(GROUP, Rows::default(), &[2, 3, 4]), Err(Error::Raft(_))));
+    node.add_replica(8, Rows::default(), &[2, 3, 4]).unwrap();
+    assert_eq!(node.poll().unwrap(), [], "who is no member waits to become one");
     node.add_replica(GROUP, Rows::default(), &REPLICAS).unwrap();
     let told = node.poll().unwrap();
     assert_eq!(told, [], "one of three does not lead by itself");
@@ -493,5 +602,5 @@ fn what_is_not_for_this_node_is_refused() {
     let message = Message { from: 2, to: 3, ..Message::default() };
     assert!(matches!(node.receive(GROUP, message), Err(Error::Raft(_))));
     let message = Message { from: 2, to: 1, ..Message::default() };
-    assert!(matches!(node.receive(8, message), Err(Error::Raft(_))));
+    assert!(matches!(node.receive(9, message), Err(Error::Raft(_))));
 }
