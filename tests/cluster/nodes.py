@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import pathlib
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import requests
 
@@ -68,7 +70,49 @@ class Cluster:
     """All nodes."""
 
     nodes: list[Node]
+    directory: pathlib.Path
+    founders: dict[int, str]
     shards: int = 4
+
+    def add(self) -> Node:
+        """One more node, that joins the others: started, and taken in when it serves."""
+        environment = self.nodes[0].environment
+        number = len(self.nodes) + 1
+        address = f"127.0.0.1:{harness.free_port()}"
+        node = make_node(self.directory, number, address, self.founders, environment)
+        self.nodes.append(node)
+        node.spawn()
+        node.await_serving()
+        return node
+
+    def command(self, *arguments: str, node: Node | None = None) -> subprocess.CompletedProcess:
+        """What `everspan cluster` says, asked of a node."""
+        address = (node or self.running[0]).address
+        command = [str(harness.binary()), "cluster", "--address", address, *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+
+    def look(self, node: Node | None = None) -> dict[str, Any]:
+        """The cluster, as a node tells of it."""
+        done = self.command("status", "--json", node=node)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def await_settled(self, replicas: dict[int, int], node: Node | None = None) -> None:
+        """Waits until all shards are led and where they are to be, and nodes have so many
+        replicas."""
+
+        def is_settled() -> bool:
+            seen = self.look(node)
+            found = {n["id"]: n["replicas"] for n in seen["nodes"]}
+            is_whole = all(
+                s["is_settled"] and s["leader"] and sorted(s["close"]) == sorted(s["wanted"])
+                for s in seen["shards"]
+            )
+            return is_whole and all(found.get(n) == count for n, count in replicas.items())
+
+        until(is_settled, lambda: json.dumps(self.look(node)))
 
     def start(self) -> None:
         """Starts all nodes that do not run, and waits until all take calls."""
@@ -114,22 +158,36 @@ def cluster(
 ) -> Cluster:
     """A cluster on free ports, not yet started; `data` has directories of nodes that are to be
     elsewhere."""
-    ports = [harness.free_port() for _ in range(count)]
-    peers = ", ".join(f'"{n}=127.0.0.1:{port}"' for n, port in enumerate(ports, 1))
+    founders = {n: f"127.0.0.1:{harness.free_port()}" for n in range(1, count + 1)}
+    nodes = [
+        make_node(directory, n, address, founders, environment, (data or {}).get(n))
+        for n, address in founders.items()
+    ]
+    return Cluster(nodes, directory, founders)
+
+
+def make_node(
+    directory: pathlib.Path,
+    number: int,
+    address: str,
+    founders: dict[int, str],
+    environment: dict[str, str] | None = None,
+    data: pathlib.Path | None = None,
+) -> Node:
+    """A node with a configuration of its own, not yet started."""
+    peers = ", ".join(f'"{n}={founder}"' for n, founder in founders.items())
     attributes = ", ".join(f'"{k}={v}"' for k, v in harness.SEARCH_ATTRIBUTES.items())
-    nodes = []
-    for number, port in enumerate(ports, 1):
-        node = Node(
-            address=f"127.0.0.1:{harness.free_port()}",
-            http=f"127.0.0.1:{harness.free_port()}",
-            data_dir=(data or {}).get(number, directory / f"node-{number}"),
-            log=directory / f"node-{number}.log",
-            environment=environment or {},
-            number=number,
-            config=directory / f"node-{number}.toml",
-        )
-        node.config.write_text(
-            f"""
+    node = Node(
+        address=f"127.0.0.1:{harness.free_port()}",
+        http=f"127.0.0.1:{harness.free_port()}",
+        data_dir=data or directory / f"node-{number}",
+        log=directory / f"node-{number}.log",
+        environment=environment or {},
+        number=number,
+        config=directory / f"node-{number}.toml",
+    )
+    node.config.write_text(
+        f"""
 [node]
 data_dir = "{node.data}"
 [grpc]
@@ -140,9 +198,8 @@ address = "{node.http}"
 create = [{attributes}]
 [cluster]
 node_id = {number}
-address = "127.0.0.1:{port}"
+address = "{address}"
 nodes = [{peers}]
 """
-        )
-        nodes.append(node)
-    return Cluster(nodes)
+    )
+    return node

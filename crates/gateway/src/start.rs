@@ -10,6 +10,7 @@ use everspan_types::{Error, Result};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tonic::{
     codec::CompressionEncoding,
+    service::Routes,
     transport::{Server, server::TcpIncoming},
 };
 use tonic_health::server::HealthReporter;
@@ -52,11 +53,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Binds both ports and serves. Health says SERVING from here on.
+    /// Binds both ports and serves, beside the API what is in `others` by gRPC. Health says SERVING
+    /// from here on.
     ///
     /// # Errors
     /// If a port cannot be had.
-    pub async fn start(frontend: Frontend, options: &Options) -> Result<Self> {
+    pub async fn start(frontend: Frontend, options: &Options, others: Routes) -> Result<Self> {
         let cannot = |what: &str, addr: SocketAddr, e: &dyn std::fmt::Display| {
             Error::unavailable(format!("cannot listen for {what} on {addr}: {e}"))
         };
@@ -90,6 +92,7 @@ impl Gateway {
             .layer(MapRequestLayer::new(move |call| framing::measured(call, limit)))
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_routes(others)
             .add_service(health_service)
             .add_service(v1)
             .add_service(v1alpha)

@@ -2,11 +2,12 @@
 
 use everspan_proto::workflowservice as api;
 use everspan_storage::Batch;
-use everspan_types::{NamespaceId, Result, Time, wire};
+use everspan_types::{NamespaceId, Result, ShardId, Time, wire};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    members::MemberState,
     queue_config::QueueName,
     state::{AttributeTypes, Meta},
 };
@@ -17,7 +18,11 @@ pub(crate) enum Change {
     /// See [`Meta::found`].
     Found(Uuid),
     /// See [`Meta::join`].
-    Join(u64, Uuid),
+    Join(u64, Uuid, String),
+    /// See [`Meta::set_member`].
+    SetMember(u64, MemberState, Vec<u64>),
+    /// See [`Meta::place`].
+    Place(ShardId, Vec<u64>, Vec<u64>),
     /// See [`Meta::register`].
     Register(NamespaceId, #[serde(with = "wire::message")] Box<api::RegisterNamespaceRequest>),
     /// See [`Meta::ensure`].
@@ -45,7 +50,9 @@ impl Change {
     pub(crate) fn decide(self, meta: &mut Meta, is_system: fn(&str) -> bool) -> Result<Batch> {
         match self {
             Change::Found(id) => Ok(meta.found(id)),
-            Change::Join(node, dir) => meta.join(node, dir),
+            Change::Join(node, dir, address) => meta.join(node, dir, &address),
+            Change::SetMember(node, state, founding) => meta.set_member(node, state, &founding),
+            Change::Place(shard, before, replicas) => meta.place(shard, &before, &replicas),
             Change::Register(id, request) => meta.register(id, &request),
             Change::Ensure(id, name) => meta.ensure(id, &name),
             Change::Update(request) => meta.update(&request),

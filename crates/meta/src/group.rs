@@ -6,7 +6,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use everspan_peers::{Peers, Topic};
-use everspan_replication::{Event, Handle, Rows};
+use everspan_replication::{Event, Handle, Members, Rows};
 use everspan_storage::{Batch, Copying, Error as StoreError, Page, Store, Table};
 use everspan_types::{Error, Result, ShardId, wire};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::{
     change::Change,
     handle::Question,
+    members::MemberState,
     state::{Meta, Snapshot},
 };
 
@@ -59,6 +60,8 @@ pub(crate) struct Standing {
 
 pub(crate) struct Group {
     me: u64,
+    /// The nodes that founded the cluster.
+    founders: Vec<u64>,
     table: Table,
     store: Arc<dyn Store>,
     log: Handle,
@@ -109,6 +112,7 @@ impl Group {
         let (standing, _) = watch::channel(Standing::default());
         let this = Self {
             me: peers.me(),
+            founders: replicas.to_vec(),
             table,
             store,
             log,
@@ -327,7 +331,25 @@ impl Group {
         self.standing.send_modify(|standing| standing.leader = leader);
     }
 
+    /// Speaks to the nodes that there are, and has those be members that are to be.
+    fn follow_members(&self) {
+        if self.peers.is_alone() {
+            return;
+        }
+        let snapshot = self.meta.snapshot();
+        for (node, member) in &snapshot.members {
+            if member.state == MemberState::Removed {
+                self.peers.forget(*node);
+            } else if let Err(error) = self.peers.know(*node, &member.address) {
+                warn!(node, error, "a node has an address that is none");
+            }
+        }
+        let (voters, learners) = snapshot.meta_members(&self.founders);
+        self.log.set_members(GROUP, Members { voters, learners, ..Members::default() });
+    }
+
     fn publish(&self) {
+        self.follow_members();
         self.snapshot.store(Arc::new(self.meta.snapshot().clone()));
         let (applied, id) = (self.table.applied(), self.meta.snapshot().cluster_id);
         self.standing.send_modify(|standing| {

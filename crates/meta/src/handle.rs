@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::{
     change::Change,
     group::{Group, Input, Standing},
+    members::{MemberState, removed},
     namespace::Namespace,
     queue_config::{QueueConfig, QueueName},
     state::{AttributeTypes, Snapshot},
@@ -118,8 +119,9 @@ impl MetaHandle {
     ///
     /// # Errors
     /// See [`crate::Meta::join`]; `UNAVAILABLE` if none of them can say now.
-    pub async fn join(peers: &Peers, founded: &[u64], dir: Uuid) -> Result<()> {
-        let question = wire::to_bytes(&Question::Change(Change::Join(peers.me(), dir)));
+    pub async fn join(peers: &Peers, founded: &[u64], dir: Uuid, address: &str) -> Result<()> {
+        let change = Change::Join(peers.me(), dir, address.to_owned());
+        let question = wire::to_bytes(&Question::Change(change));
         for node in founded {
             let answer = peers.ask(*node, Topic::Meta, question.clone(), CHANGE_MAX).await;
             let Ok(answer) = answer else { continue };
@@ -137,11 +139,36 @@ impl MetaHandle {
     ///
     /// # Errors
     /// See [`crate::Meta::join`].
-    pub async fn joined(&self, dir: Uuid) -> Result<()> {
-        if self.snapshot().nodes.get(&self.peers.me()) == Some(&dir) {
+    pub async fn joined(&self, dir: Uuid, address: &str) -> Result<()> {
+        let me = self.peers.me();
+        let is_known = {
+            let snapshot = self.snapshot();
+            let member = snapshot.members.get(&me);
+            if member.is_some_and(|m| m.state == MemberState::Removed) {
+                return Err(removed(me));
+            }
+            snapshot.nodes.get(&me) == Some(&dir) && member.is_some_and(|m| m.address == address)
+        };
+        if is_known {
             return Ok(());
         }
-        self.change(Change::Join(self.peers.me(), dir)).await
+        self.change(Change::Join(me, dir, address.to_owned())).await
+    }
+
+    /// Says what is to become of a node; `founding` are those that founded the cluster.
+    ///
+    /// # Errors
+    /// See [`crate::Meta::set_member`].
+    pub async fn set_member(&self, node: u64, state: MemberState, founding: &[u64]) -> Result<()> {
+        self.change(Change::SetMember(node, state, founding.to_vec())).await
+    }
+
+    /// Says which nodes are to have replicas of a shard.
+    ///
+    /// # Errors
+    /// See [`crate::Meta::place`].
+    pub async fn place(&self, shard: ShardId, before: &[u64], replicas: &[u64]) -> Result<()> {
+        self.change(Change::Place(shard, before.to_vec(), replicas.to_vec())).await
     }
 
     /// Has the leader decide on a change. Once it is acknowledged, every node that is there sees
@@ -210,6 +237,10 @@ impl MetaHandle {
     pub async fn answer(&self, question: Bytes) -> Result<Bytes, String> {
         let question: Question = wire::from_bytes(&question).map_err(|e| e.to_string())?;
         Ok(match question {
+            // Who is new does not know the leader, if that is newer than the founders.
+            Question::Change(change @ Change::Join(..)) => {
+                wire::to_bytes(&self.decide(change).await)
+            }
             Question::Change(change) => wire::to_bytes(&self.decide_here(change).await),
             Question::Rows(index, from) => {
                 let (done, page) = oneshot::channel();

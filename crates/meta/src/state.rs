@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use everspan_proto::{enums::IndexedValueType, workflowservice as api};
 use everspan_storage::Batch;
-use everspan_types::{EnvelopeError, Error, NamespaceId, Result, Time, decode, encode};
+use everspan_types::{EnvelopeError, Error, NamespaceId, Result, ShardId, Time, decode, encode};
 use uuid::Uuid;
 
 use crate::{
+    members::{Member, MemberState, Placement, removed},
     namespace::{Namespace, RETENTION_DEFAULT, State},
     queue_config::{self, QueueConfig, QueueName},
 };
@@ -37,6 +38,10 @@ pub struct Snapshot {
     pub attributes: AttributeTypes,
     /// The data directory of each node that ever took part in the cluster, by its number.
     pub nodes: BTreeMap<u64, Uuid>,
+    /// The nodes as they are to be spoken to, and what is to become of them, by their numbers.
+    pub members: BTreeMap<u64, Member>,
+    /// Nodes that are to have replicas of a shard, where that is not as the cluster was founded.
+    pub placements: BTreeMap<ShardId, Placement>,
     /// What was set for single task queues.
     pub queue_configs: BTreeMap<QueueName, Arc<QueueConfig>>,
 }
@@ -106,6 +111,15 @@ impl Meta {
                     let node: [u8; 8] = node.try_into().map_err(|_| bad())?;
                     meta.snapshot.nodes.insert(u64::from_be_bytes(node), decode(VERSION, value)?);
                 }
+                Some((b'm', node)) => {
+                    let node: [u8; 8] = node.try_into().map_err(|_| bad())?;
+                    meta.snapshot.members.insert(u64::from_be_bytes(node), decode(VERSION, value)?);
+                }
+                Some((b'p', shard)) => {
+                    let shard: [u8; 4] = shard.try_into().map_err(|_| bad())?;
+                    let shard = ShardId(u32::from_be_bytes(shard));
+                    meta.snapshot.placements.insert(shard, decode(VERSION, value)?);
+                }
                 Some((b'n', _)) => meta.put(decode(VERSION, value)?),
                 Some((b'q', _)) => {
                     let (queue, config) = decode(VERSION, value)?;
@@ -148,12 +162,13 @@ impl Meta {
         batch
     }
 
-    /// A node takes part in the cluster, with a data directory of this ID.
+    /// A node takes part in the cluster, with a data directory of this ID, and is spoken to at an
+    /// address.
     ///
     /// # Errors
     /// `FAILED_PRECONDITION` if it did so with another: it has lost what it acknowledged, and the
-    /// others count on that.
-    pub fn join(&mut self, node: u64, dir: Uuid) -> Result<Batch> {
+    /// others count on that; or if it was removed.
+    pub fn join(&mut self, node: u64, dir: Uuid, address: &str) -> Result<Batch> {
         let mut batch = Batch::default();
         match self.snapshot.nodes.get(&node) {
             Some(known) if *known == dir => {}
@@ -161,7 +176,8 @@ impl Meta {
                 return Err(Error::FailedPrecondition(format!(
                     "node {node} took part in this cluster with another data directory, and may \
                      not come back without what it acknowledged there: bring that very directory \
-                     back; an older copy of it will not do"
+                     back (an older copy of it will not do), or remove the node and take another \
+                     number"
                 )));
             }
             None => {
@@ -170,6 +186,81 @@ impl Meta {
                 batch.put(key, encode(VERSION, &dir));
             }
         }
+        let mut member = self.snapshot.members.get(&node).cloned().unwrap_or_default();
+        if member.state == MemberState::Removed {
+            return Err(removed(node));
+        }
+        if member.address != address {
+            address.clone_into(&mut member.address);
+            self.put_member(node, member, &mut batch);
+        }
+        Ok(batch)
+    }
+
+    fn put_member(&mut self, node: u64, member: Member, batch: &mut Batch) {
+        let key = [&b"m"[..], &node.to_be_bytes()].concat();
+        batch.put(key, encode(VERSION, &member));
+        self.snapshot.members.insert(node, member);
+    }
+
+    /// Says what is to become of a node. `founding` are the nodes with replicas of shards that are
+    /// still where they were founded.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if there is no such node; `FAILED_PRECONDITION` if it was removed, if it is to be
+    /// removed and still has replicas, or if no other node is left.
+    pub fn set_member(&mut self, node: u64, state: MemberState, founding: &[u64]) -> Result<Batch> {
+        let refuse = |what: String| Err(Error::FailedPrecondition(what));
+        let known = self.snapshot.members.get(&node).cloned();
+        let Some(mut member) = known else {
+            return Err(Error::not_found(format!("there is no node {node}")));
+        };
+        let mut batch = Batch::default();
+        if member.state == state {
+            return Ok(batch);
+        }
+        if member.state == MemberState::Removed {
+            return refuse(format!("node {node} was removed, and cannot come back"));
+        }
+        let is_other = |(id, m): (&u64, &Member)| *id != node && m.state == MemberState::Up;
+        if state != MemberState::Up && !self.snapshot.members.iter().any(is_other) {
+            return refuse(format!("node {node} is the last one"));
+        }
+        let has_replicas = |placement: &Placement| placement.replicas.contains(&node);
+        let is_needed =
+            self.snapshot.placements.values().any(has_replicas) || founding.contains(&node);
+        if state == MemberState::Removed && is_needed {
+            return refuse(format!(
+                "node {node} has replicas of shards: drain it first, and wait until it has none"
+            ));
+        }
+        member.state = state;
+        self.put_member(node, member, &mut batch);
+        Ok(batch)
+    }
+
+    /// Says which nodes are to have replicas of a shard, which were `before`.
+    ///
+    /// # Errors
+    /// `FAILED_PRECONDITION` if other nodes are by now, or if one of the new ones may not have any.
+    pub fn place(&mut self, shard: ShardId, before: &[u64], replicas: &[u64]) -> Result<Batch> {
+        let known = self.snapshot.placements.get(&shard);
+        if known.is_some_and(|placement| placement.replicas != before) {
+            return Err(Error::FailedPrecondition(format!("shard {shard} was placed since")));
+        }
+        let may = |node: &u64| {
+            self.snapshot.members.get(node).is_none_or(|m| m.state != MemberState::Removed)
+        };
+        if replicas.is_empty() || !replicas.iter().all(may) {
+            return Err(Error::FailedPrecondition(format!(
+                "shard {shard} cannot be placed on {replicas:?}"
+            )));
+        }
+        let placement = Placement { replicas: replicas.to_vec(), before: before.to_vec() };
+        let mut batch = Batch::default();
+        let key = [&b"p"[..], &shard.0.to_be_bytes()].concat();
+        batch.put(key, encode(VERSION, &placement));
+        self.snapshot.placements.insert(shard, placement);
         Ok(batch)
     }
 

@@ -5,7 +5,7 @@
 use everspan_meta::{AttributeTypes, Meta};
 use everspan_proto::{enums::IndexedValueType, workflowservice as api};
 use everspan_types::{
-    NamespaceId,
+    NamespaceId, ShardId,
     golden::{Kind, Rows},
 };
 use uuid::Uuid;
@@ -28,8 +28,9 @@ fn golden_meta_rows() {
     ops.extend(meta.register(NamespaceId(Uuid::from_u128(2)), &request).unwrap().ops);
     let attributes: AttributeTypes =
         [("CustomerId".to_owned(), IndexedValueType::Keyword as i32)].into();
-    ops.extend(meta.join(3, Uuid::from_u128(4)).unwrap().ops);
+    ops.extend(meta.join(3, Uuid::from_u128(4), "10.0.0.3:7253").unwrap().ops);
     ops.extend(meta.add_attributes(&attributes, &|_| false).unwrap().ops);
+    ops.extend(meta.place(ShardId(2), &[1, 2, 3], &[2, 3, 4]).unwrap().ops);
     let rows: Rows = ops.into_iter().map(|(k, v)| (k.to_vec(), v.unwrap().to_vec())).collect();
     let sample = format!("{:?}", meta.snapshot());
     let kind =

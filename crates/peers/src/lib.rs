@@ -13,7 +13,7 @@
 //! of life, which must not wait behind large answers, and one for everything else.
 //!
 //! Architecture invariant: nothing is taken from a node of another cluster, of another protocol
-//! version, or that is not in the list of nodes.
+//! version, or that is not known as one of the nodes; only the meta group answers one that is new.
 
 mod links;
 mod messages;

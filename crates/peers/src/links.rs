@@ -13,8 +13,12 @@ use std::{
 use bytes::Bytes;
 use everspan_types::{Time, wire::PROTOCOL};
 use futures::stream;
-use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use parking_lot::{Mutex, RwLock};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    task::AbortHandle,
+};
 use tonic::{
     Code, Request, Status,
     metadata::AsciiMetadataValue,
@@ -40,12 +44,15 @@ const RECONNECT: Duration = Duration::from_millis(100);
 /// again.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
 
+/// What a node says of those that do not know it.
+const STRANGER: &str = "a node does not know this one: it is yet to join, or was removed";
+
 /// Who this node is, and who the others are.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// This node's number.
     pub me: u64,
-    /// `HOST:PORT` of every other node.
+    /// `HOST:PORT` of every other node that is known from the start.
     pub others: BTreeMap<u64, String>,
     /// What all nodes of the cluster have in common, and those of others have not.
     pub cluster: String,
@@ -84,7 +91,10 @@ pub struct Peers {
 struct Inner {
     me: u64,
     cluster: String,
-    links: BTreeMap<u64, Link>,
+    is_alone: bool,
+    links: RwLock<BTreeMap<u64, Link>>,
+    /// Where links live; none for a node that is alone.
+    runtime: Option<Handle>,
     is_leaving: AtomicBool,
     founded: Mutex<String>,
     is_old: bool,
@@ -101,17 +111,26 @@ struct Head {
 }
 
 struct Link {
-    /// For the log and signs of life.
-    express: PeersClient<Channel>,
-    /// For everything else.
+    address: String,
+    /// Its tasks.
+    tasks: [AbortHandle; 2],
+    /// For all but the log and signs of life, which have a way of their own.
     freight: PeersClient<Channel>,
     log: mpsc::UnboundedSender<Bytes>,
     queued: Arc<AtomicUsize>,
 }
 
+impl Drop for Link {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
 impl fmt::Debug for Peers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let others: BTreeSet<u64> = self.inner.links.keys().copied().collect();
+        let others: BTreeSet<u64> = self.inner.links.read().keys().copied().collect();
         f.debug_struct("Peers").field("me", &self.inner.me).field("others", &others).finish()
     }
 }
@@ -147,7 +166,9 @@ impl Peers {
         let inner = Inner {
             me,
             cluster,
-            links: BTreeMap::new(),
+            is_alone: true,
+            links: RwLock::default(),
+            runtime: None,
             is_leaving: AtomicBool::new(false),
             founded: Mutex::default(),
             is_old: false,
@@ -164,20 +185,6 @@ impl Peers {
     /// If an address is none.
     pub fn start(options: Options) -> Result<Self, String> {
         let Options { me, others, cluster, founded, is_old } = options;
-        let mut links = BTreeMap::new();
-        let mut logs = Vec::new();
-        for (node, address) in &others {
-            let (log, batches) = mpsc::unbounded_channel();
-            let queued = Arc::new(AtomicUsize::new(0));
-            let link = Link {
-                express: client(address)?,
-                freight: client(address)?,
-                log,
-                queued: queued.clone(),
-            };
-            logs.push((*node, link.express.clone(), batches, queued));
-            links.insert(*node, link);
-        }
         let bad = |e| format!("the cluster's name cannot be sent: {e}");
         let head = Head {
             cluster: cluster.parse().map_err(bad)?,
@@ -187,20 +194,53 @@ impl Peers {
         let inner = Inner {
             me,
             cluster,
-            links,
+            is_alone: false,
+            links: RwLock::default(),
+            runtime: Some(Handle::current()),
             is_leaving: AtomicBool::new(false),
             founded: Mutex::new(founded.unwrap_or_default()),
             is_old,
-            watch: Mutex::new(Watch::new(me, others.keys().copied())),
+            watch: Mutex::new(Watch::new(me, [])),
             view: watch::Sender::new(Arc::new(View::of([me]))),
             head: Some(head),
         };
         let peers = Self { inner: Arc::new(inner) };
-        for (node, express, batches, queued) in logs {
-            tokio::spawn(peers.clone().feed(express.clone(), batches, queued));
-            tokio::spawn(peers.clone().greet(node, express));
+        for (node, address) in &others {
+            peers.know(*node, address)?;
         }
         Ok(peers)
+    }
+
+    /// Begins to look for a node at an address, if it does not yet.
+    ///
+    /// # Errors
+    /// If the address is none.
+    pub fn know(&self, node: u64, address: &str) -> Result<(), String> {
+        let Some(runtime) = self.inner.runtime.as_ref().filter(|_| node != self.inner.me) else {
+            return Ok(());
+        };
+        let mut links = self.inner.links.write();
+        if links.get(&node).is_some_and(|link| link.address == address) {
+            return Ok(());
+        }
+        let (express, freight) = (client(address)?, client(address)?);
+        let (log, batches) = mpsc::unbounded_channel();
+        let queued = Arc::new(AtomicUsize::new(0));
+        self.inner.watch.lock().know(node);
+        let feeding = self.clone().feed(express.clone(), batches, queued.clone());
+        let greeting = self.clone().greet(node, express);
+        let tasks = [runtime.spawn(feeding), runtime.spawn(greeting)].map(|t| t.abort_handle());
+        let address = address.to_owned();
+        links.insert(node, Link { address, tasks, freight, log, queued });
+        Ok(())
+    }
+
+    /// Speaks to a node no more, nor listens to it.
+    pub fn forget(&self, node: u64) {
+        let forgotten = self.inner.links.write().remove(&node);
+        if forgotten.is_some() {
+            self.look(|watch| watch.forget(node));
+        }
     }
 
     /// This node's number.
@@ -212,7 +252,7 @@ impl Peers {
     /// Whether this node is its own cluster.
     #[must_use]
     pub fn is_alone(&self) -> bool {
-        self.inner.links.is_empty()
+        self.inner.is_alone
     }
 
     pub(crate) fn cluster(&self) -> &str {
@@ -220,7 +260,7 @@ impl Peers {
     }
 
     pub(crate) fn knows(&self, node: u64) -> bool {
-        self.inner.links.contains_key(&node)
+        self.inner.links.read().contains_key(&node)
     }
 
     pub(crate) fn hello(&self) -> Hello {
@@ -230,6 +270,7 @@ impl Peers {
             founded: self.inner.founded.lock().clone(),
             is_old: self.inner.is_old,
             release: env!("CARGO_PKG_VERSION").into(),
+            is_stranger: false,
         }
     }
 
@@ -299,7 +340,8 @@ impl Peers {
 
     /// Sends what the log has for another node. Never waits: what does not get there is dropped.
     pub fn send(&self, to: u64, batch: Bytes) {
-        let Some(link) = self.inner.links.get(&to) else { return };
+        let links = self.inner.links.read();
+        let Some(link) = links.get(&to) else { return };
         let size = batch.len();
         if link.queued.fetch_add(size, Ordering::Relaxed) + size > QUEUED_BYTES_MAX
             || link.log.send(batch).is_err()
@@ -319,13 +361,13 @@ impl Peers {
         question: Bytes,
         wait: Duration,
     ) -> Result<Bytes, AskError> {
-        let link = self.inner.links.get(&to);
-        let link = link.ok_or_else(|| AskError::NotAsked(format!("there is no node {to}")))?;
+        let freight = self.inner.links.read().get(&to).map(|link| link.freight.clone());
+        let mut freight =
+            freight.ok_or_else(|| AskError::NotAsked(format!("there is no node {to}")))?;
         if !self.is_reachable(to) {
             return Err(AskError::NotAsked(format!("node {to} cannot be reached")));
         }
         let envelope = Envelope { topic: topic.number(), body: question };
-        let mut freight = link.freight.clone();
         match tokio::time::timeout(wait, freight.ask(self.head(envelope))).await {
             Ok(Ok(answer)) => Ok(answer.into_inner().body),
             Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
@@ -385,7 +427,12 @@ impl Peers {
                 Ok(Ok(hello)) => {
                     let hello = hello.into_inner();
                     if hello.node == node {
-                        refused.clear();
+                        if hello.is_stranger && refused != STRANGER {
+                            STRANGER.clone_into(&mut refused);
+                            warn!(node, "{STRANGER}");
+                        } else if !hello.is_stranger {
+                            refused.clear();
+                        }
                         let Hello { is_leaving, founded, is_old, .. } = hello;
                         let standing = Standing { founded, is_old };
                         self.look(|watch| watch.heard(now(), node, is_leaving, standing));

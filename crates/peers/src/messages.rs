@@ -17,6 +17,9 @@ pub(crate) struct Hello {
     /// Whether it took part in a cluster before it started.
     #[prost(bool, tag = "5")]
     pub(crate) is_old: bool,
+    /// In an answer: whether whoever asked is none of the nodes that it knows.
+    #[prost(bool, tag = "6")]
+    pub(crate) is_stranger: bool,
     /// Its release.
     #[prost(string, tag = "3")]
     pub(crate) release: String,

@@ -127,8 +127,8 @@ struct Handler<S> {
 }
 
 impl<S: Service> Handler<S> {
-    /// The node that speaks, if it is one of this cluster's.
-    fn check(&self, head: &MetadataMap) -> Result<u64, Status> {
+    /// The node that speaks, if it is one of this cluster's, or may become one.
+    fn check_stranger(&self, head: &MetadataMap) -> Result<u64, Status> {
         let text = |name: &str| head.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let protocol = text(PROTOCOL_HEADER);
         if protocol != PROTOCOL.to_string() {
@@ -152,10 +152,15 @@ impl<S: Service> Handler<S> {
                  same name: one of them was founded without data that the other has"
             )));
         }
-        let node: u64 = text(NODE).parse().unwrap_or(0);
+        Ok(text(NODE).parse().unwrap_or(0))
+    }
+
+    /// The node that speaks, if it is one of this cluster's.
+    fn check(&self, head: &MetadataMap) -> Result<u64, Status> {
+        let node = self.check_stranger(head)?;
         if !self.peers.knows(node) {
             return Err(Status::failed_precondition(format!(
-                "node {node} is none of this cluster's other nodes"
+                "node {node} is none of this cluster's other nodes: it never joined, or was removed"
             )));
         }
         Ok(node)
@@ -165,8 +170,9 @@ impl<S: Service> Handler<S> {
 #[tonic::async_trait]
 impl<S: Service> peers_server::Peers for Handler<S> {
     async fn hello(&self, request: Request<Hello>) -> Result<Response<Hello>, Status> {
-        self.check(request.metadata())?;
-        Ok(Response::new(self.peers.hello()))
+        let node = self.check_stranger(request.metadata())?;
+        let is_stranger = !self.peers.knows(node);
+        Ok(Response::new(Hello { is_stranger, ..self.peers.hello() }))
     }
 
     async fn log(
@@ -182,10 +188,15 @@ impl<S: Service> peers_server::Peers for Handler<S> {
     }
 
     async fn ask(&self, request: Request<Envelope>) -> Result<Response<Envelope>, Status> {
-        self.check(request.metadata())?;
+        let head = request.metadata().clone();
         let Envelope { topic, body } = request.into_inner();
         let known = Topic::ALL.into_iter().find(|t| t.number() == topic);
         let known = known.ok_or_else(|| Status::unimplemented("an unknown topic"))?;
+        // Whoever is new asks the meta group to be taken in.
+        match known {
+            Topic::Meta => self.check_stranger(&head)?,
+            Topic::Shards | Topic::Brokers => self.check(&head)?,
+        };
         match self.service.ask(known, body).await {
             Ok(body) => Ok(Response::new(Envelope { topic, body })),
             Err(reason) => Err(Status::failed_precondition(reason)),

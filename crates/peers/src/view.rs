@@ -84,6 +84,16 @@ impl Watch {
         Self { me, am_leaving: false, peers }
     }
 
+    /// There is such a node.
+    pub(crate) fn know(&mut self, node: u64) {
+        self.peers.entry(node).or_default();
+    }
+
+    /// There is no such node any more.
+    pub(crate) fn forget(&mut self, node: u64) {
+        self.peers.remove(&node);
+    }
+
     pub(crate) fn leave(&mut self) {
         self.am_leaving = true;
     }

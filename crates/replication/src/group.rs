@@ -12,7 +12,7 @@ use raft_engine::{Command, Engine, LogBatch, MessageExt, env::FileSystem};
 
 use crate::{
     Error, Result,
-    members::{self, Members},
+    members::{self, Members, Trace},
     node::PROPOSAL_OVERHEAD,
 };
 
@@ -538,10 +538,14 @@ pub(crate) fn put_removed(
     Ok(())
 }
 
-/// Whether a replica was here and was removed.
-pub(crate) fn is_removed<F: FileSystem>(id: u64, engine: &Engine<F>) -> Result<bool> {
+/// What the log has of a group.
+pub(crate) fn trace<F: FileSystem>(id: u64, engine: &Engine<F>) -> Result<Trace> {
     let conf_state: Option<ConfState> = engine.get_message(id, CONF_STATE)?;
-    Ok(conf_state.is_some_and(|conf| conf.voters.is_empty() && conf.learners.is_empty()))
+    Ok(match conf_state {
+        None => Trace::Nothing,
+        Some(conf) if conf.voters.is_empty() && conf.learners.is_empty() => Trace::Removed,
+        Some(_) => Trace::Replica,
+    })
 }
 
 fn read_index<F: FileSystem>(id: u64, key: &[u8], engine: &Engine<F>) -> Result<Option<u64>> {
@@ -593,7 +597,7 @@ fn read<F: FileSystem>(
             return Ok((Log { conf_state: founders.clone(), ..Log::default() }, true));
         };
         let hard_state = hard_state.unwrap_or_default();
-        if is_removed(id, engine)? {
+        if trace(id, engine)? == Trace::Removed {
             let conf_state = founders.clone();
             return Ok((Log { hard_state, conf_state, floor, ..Log::default() }, true));
         }

@@ -46,6 +46,6 @@ mod wire;
 pub use error::{Error, Result};
 pub use event::Event;
 pub use group::Rows;
-pub use members::{Members, Standing};
+pub use members::{Members, Standing, Trace};
 pub use node::{Config, Node, WAITING_BYTES_MAX};
 pub use runner::{Handle, Outgoing, QUEUED_BYTES_MAX, Runner, Sink};

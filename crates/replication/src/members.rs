@@ -23,7 +23,7 @@ use raft_engine::{LogBatch, env::FileSystem};
 
 use crate::{
     Error, Node, Result,
-    group::{Group, Log, is_removed, put_removed},
+    group::{Group, Log, put_removed, trace},
 };
 
 /// Entries that a newcomer may lack and still be said to have all: more come all the time.
@@ -36,6 +36,9 @@ pub struct Members {
     pub voters: BTreeSet<u64>,
     /// Those that only have what is committed.
     pub learners: BTreeSet<u64>,
+    /// Whether a leader that is not to vote waits for whoever drives it to hand over
+    /// ([`Node::transfer`]), and does not do so by itself.
+    pub waits_to_transfer: bool,
 }
 
 /// Where a replica stands.
@@ -57,6 +60,18 @@ pub struct Standing {
     pub is_settled: bool,
     /// Nodes that answer and have all entries, but for the latest; only a leader knows.
     pub close: BTreeSet<u64>,
+}
+
+/// What a log has of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// Nothing.
+    Nothing,
+    /// A replica.
+    Replica,
+    /// That a replica was here and was removed: rows of it that are left are to be deleted before
+    /// it is opened anew.
+    Removed,
 }
 
 /// What a leader does next about the members.
@@ -120,6 +135,9 @@ pub(crate) fn next_step(
         return change(changes);
     }
     if !wanted.voters.contains(&me) {
+        if wanted.waits_to_transfer {
+            return Step::Wait;
+        }
         let heir = wanted.voters.iter().find(|node| is_close(**node));
         return heir.map_or(Step::Wait, |node| Step::Transfer(*node));
     }
@@ -151,9 +169,13 @@ pub(crate) fn see_to(me: u64, group: &mut Group) -> bool {
 fn is_close(group: &Group, node: u64) -> bool {
     let raft = &group.raw.raft;
     let progress = raft.prs().get(node);
-    let Some(progress) = progress.filter(|p| p.state == ProgressState::Replicate) else {
-        return node == raft.id;
+    // One that is probed may well have everything: raft-rs notices with the next entry.
+    let Some(progress) = progress.filter(|p| p.state != ProgressState::Snapshot) else {
+        return false;
     };
+    if node == raft.id {
+        return true;
+    }
     // Also what made it a learner: before that it may not vote, if it was here before.
     progress.recent_active
         && progress.matched + CLOSE >= raft.raft_log.committed
@@ -280,13 +302,12 @@ impl<F: FileSystem> Node<F> {
         Ok(())
     }
 
-    /// Whether a replica of a group was here and was removed: rows of it that are left are to be
-    /// deleted before it is opened anew.
+    /// What the log has of a group.
     ///
     /// # Errors
-    /// If the log is damaged.
-    pub fn was_removed(&self, group: u64) -> Result<bool> {
-        is_removed(group, &self.engine)
+    /// If it is damaged.
+    pub fn trace(&self, group: u64) -> Result<Trace> {
+        trace(group, &self.engine)
     }
 }
 
@@ -300,7 +321,7 @@ mod tests {
 
     fn members(voters: &[u64], learners: &[u64]) -> Members {
         let set = |nodes: &[u64]| nodes.iter().copied().collect();
-        Members { voters: set(voters), learners: set(learners) }
+        Members { voters: set(voters), learners: set(learners), ..Members::default() }
     }
 
     fn step(now: &ConfState, wanted: &Members, close: &[u64]) -> Step {

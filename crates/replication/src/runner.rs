@@ -17,7 +17,7 @@ use raft_engine::env::FileSystem;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    Error, Event, Members, Node, Result, Rows, Standing, metrics,
+    Error, Event, Members, Node, Result, Rows, Standing, Trace, metrics,
     node::PROPOSAL_OVERHEAD,
     wire::{self, Said},
 };
@@ -44,9 +44,9 @@ const DRAIN_BYTES_MAX: usize = 32 << 20;
 pub const QUEUED_BYTES_MAX: usize = 256 << 20;
 
 enum Message {
-    WasRemoved {
+    Trace {
         group: u64,
-        done: mpsc::Sender<Result<bool>>,
+        done: mpsc::Sender<Result<Trace>>,
     },
     Register {
         group: u64,
@@ -144,14 +144,14 @@ impl Handle {
         opened.recv().map_err(|_| gone())?
     }
 
-    /// See [`Node::was_removed`].
+    /// See [`Node::trace`].
     ///
     /// # Errors
     /// As there.
-    pub fn was_removed(&self, group: u64) -> Result<bool> {
+    pub fn trace(&self, group: u64) -> Result<Trace> {
         let (done, answer) = mpsc::channel();
         let gone = || Error::Io("the log's thread is gone".into());
-        self.tx.send(Message::WasRemoved { group, done }).map_err(|_| gone())?;
+        self.tx.send(Message::Trace { group, done }).map_err(|_| gone())?;
         answer.recv().map_err(|_| gone())?
     }
 
@@ -374,8 +374,8 @@ impl<F: FileSystem> Driver<F> {
                     }
                     let _ = done.send(opened);
                 }
-                Message::WasRemoved { group, done } => {
-                    let _ = done.send(self.node.was_removed(group));
+                Message::Trace { group, done } => {
+                    let _ = done.send(self.node.trace(group));
                 }
                 Message::Propose { group, term, seq, data } => {
                     bytes += data.len();

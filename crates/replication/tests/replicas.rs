@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use common::Disk;
-use everspan_replication::{Config, Error, Event, Members, Node, Rows, faulty::FaultyFs};
+use everspan_replication::{Config, Error, Event, Members, Node, Rows, Trace, faulty::FaultyFs};
 use raft::eraftpb::Message;
 
 const GROUP: u64 = 7;
@@ -218,7 +218,7 @@ impl World {
                 || self.members.learners.contains(&replica.id);
             let is_here = node.standings().iter().any(|s| s.group == GROUP);
             if !is_here && is_member {
-                assert!(node.was_removed(GROUP).unwrap());
+                assert_eq!(node.trace(GROUP).unwrap(), Trace::Removed);
                 node.add_replica(GROUP, Rows::default(), &REPLICAS).unwrap();
             }
             let Some(committed) = settled.filter(|_| !is_member && replica.leads.is_none()) else {
@@ -308,7 +308,7 @@ impl World {
         let config = Config { node_id: replica.id, lag_bytes_max, ..replica.disk.config() };
         let rows = Rows { applied: replica.applied, restored: replica.restored };
         let opened = Node::open_with(&config, replica.disk.fs.clone()).and_then(|mut node| {
-            let is_removed = node.was_removed(GROUP)?;
+            let is_removed = node.trace(GROUP)? == Trace::Removed;
             assert!(!is_removed || rows.applied == 0);
             node.add_replica(GROUP, rows, &REPLICAS)?;
             Ok(node)

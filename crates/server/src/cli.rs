@@ -25,6 +25,8 @@ pub enum Command {
     Dev(Box<DevArgs>),
     /// Start a node from a configuration file
     Server(ServerArgs),
+    /// Look at a cluster, and change it
+    Cluster(ClusterArgs),
     /// Print a commented configuration file with every setting and its default
     Config,
 }
@@ -83,6 +85,54 @@ pub struct ServerArgs {
     /// Stop when standard input ends
     #[arg(long, hide = true)]
     pub stop_at_eof: bool,
+}
+
+/// Flags of `everspan cluster`.
+#[derive(Debug, Args)]
+pub struct ClusterArgs {
+    /// Where any node of the cluster serves gRPC
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7233", global = true)]
+    pub address: String,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ClusterCommand,
+}
+
+/// The subcommands of `everspan cluster`.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Say how the cluster is
+    Status,
+    /// List its nodes
+    Nodes,
+    /// List its shards, and where they are
+    Shards,
+    /// Have what a node has go to others, and wait until it has no replicas
+    Drain {
+        /// The node's number
+        node: u64,
+        /// Have the node take its part again, instead
+        #[arg(long)]
+        undo: bool,
+        /// Come back at once; `everspan cluster nodes` shows how far it is
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Take a node out of the cluster, for ever; it must have no replicas
+    RemoveNode {
+        /// The node's number
+        node: u64,
+    },
+    /// Have a node lead a shard
+    TransferLeader {
+        /// The shard's number
+        shard: u32,
+        /// The node's number
+        node: u64,
+    },
 }
 
 impl DevArgs {

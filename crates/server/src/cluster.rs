@@ -5,8 +5,8 @@
 //! the others count on. So a new data directory first hears most nodes. If one of them knows the
 //! cluster already, that cluster notes the directory before the node takes part; it refuses a
 //! second directory of the same node. One that took part before and does not know the cluster yet
-//! is waited for. If there is none of either, the nodes found the cluster, all of them with the same
-//! list of voters, so that no two majorities can.
+//! is waited for. If there is none of either, the founders found the cluster, all of them with the
+//! same list of voters, so that no two majorities can. A node that is no founder only ever joins.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -94,17 +94,21 @@ impl Service for Parts {
 ///
 /// # Errors
 /// If it was part of it with another data directory, or its own cannot be written.
-pub(crate) async fn enter(peers: &Peers, data: &DataDir, nodes: usize) -> Result<(), String> {
+pub(crate) async fn enter(peers: &Peers, data: &DataDir, config: &Config) -> Result<(), String> {
+    let founders = config.cluster.node_ids();
+    let nodes = founders.len();
+    let founds = founders.contains(&peers.me());
+    let address = config.cluster.own_address();
     let mut looks = 0;
     while !data.has_joined() {
         let there = peers.standings();
         let known = there.iter().filter(|(_, standing)| !standing.founded.is_empty());
         let founded: Vec<u64> = known.map(|(node, _)| *node).collect();
         let is_new = !there.values().any(|standing| standing.is_old);
-        if founded.is_empty() && is_new && there.len() + 1 > nodes / 2 {
+        if founds && founded.is_empty() && is_new && there.len() + 1 > nodes / 2 {
             data.join("").map_err(|e| e.to_string())?;
         } else if !founded.is_empty() {
-            match MetaHandle::join(peers, &founded, data.identity().node_id).await {
+            match MetaHandle::join(peers, &founded, data.identity().node_id, &address).await {
                 Ok(()) => data.join("").map_err(|e| e.to_string())?,
                 Err(Error::FailedPrecondition(reason)) => return Err(reason),
                 Err(_) => {}
@@ -112,7 +116,11 @@ pub(crate) async fn enter(peers: &Peers, data: &DataDir, nodes: usize) -> Result
         }
         if looks % REMIND == 1 {
             let there: Vec<u64> = there.into_keys().collect();
-            info!(?there, of = nodes, "waiting for most of the cluster's nodes");
+            if founds {
+                info!(?there, of = nodes, "waiting for most of the cluster's nodes");
+            } else {
+                info!(?there, ?founders, "waiting for the cluster to take this node in");
+            }
         }
         looks += 1;
         tokio::time::sleep(LOOK).await;

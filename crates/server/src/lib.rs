@@ -17,14 +17,17 @@
 //! thread ends the process: recovery from the log is the only way back, so that there is no
 //! half-dead node.
 
+mod admin;
 pub mod cli;
 mod cluster;
+mod cluster_cli;
 pub mod config;
 pub mod data_dir;
 mod local_cluster;
 mod logs;
 pub mod node;
 mod panics;
+mod placement;
 mod run;
 mod signals;
 

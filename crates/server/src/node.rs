@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use actix_rt::Arbiter;
+use everspan_admin::AdminServer;
 use everspan_broker::Brokers;
 use everspan_gateway::{Frontend, Gateway, MetaQueueConfigs};
 use everspan_meta::{GROUP as META_GROUP, MetaHandle};
@@ -15,7 +16,9 @@ use tokio::runtime::Runtime;
 
 use crate::{
     Config, DataDir,
+    admin::AdminService,
     cluster::{self, Parts},
+    placement::{self, Placement},
 };
 
 /// Why a node does not start or stop well.
@@ -147,7 +150,7 @@ impl Node {
         let log = Runner::start(log, Box::new(move |to, batch| outgoing.send(to, batch)))
             .map_err(state)?;
         if config.cluster.is_set() {
-            cluster::enter(&peers, data, nodes.len()).await.map_err(Error::State)?;
+            cluster::enter(&peers, data, config).await.map_err(Error::State)?;
         }
         let _ = parts.log.set(log.handle());
 
@@ -166,7 +169,8 @@ impl Node {
                 data.join(&cluster_id).map_err(state)?;
             }
             peers.set_founded(cluster_id);
-            meta.joined(data.identity().node_id).await.map_err(state)?;
+            let address = config.cluster.own_address();
+            meta.joined(data.identity().node_id, &address).await.map_err(state)?;
         }
         for name in &config.namespaces.create {
             meta.ensure(name.as_str()).await.map_err(state)?;
@@ -201,17 +205,32 @@ impl Node {
             checkpoint_bytes: config.storage.checkpoint_bytes,
             table_bytes_max: config.storage.table_bytes_max,
         };
-        let routes = Routes::new(peers.clone(), nodes, count);
+        let routes = Routes::new(peers.clone(), nodes.clone(), count);
+        routes.set_placed(placement::placed(&meta.snapshot()));
         let (handle, known) = (log.handle(), brokers.clone());
-        let shards = Shards::start(count, routes, &handles, store, handle, known, options, &tasks)
-            .await
-            .map_err(state)?;
+        let shards =
+            Shards::start(count, routes.clone(), &handles, store, handle, known, options, &tasks)
+                .await
+                .map_err(state)?;
         let _ = parts.shards.set(shards.clone());
         let _ = parts.brokers.set(brokers.clone());
+        let mut others = tonic::service::Routes::default();
         if config.cluster.is_set() {
             let (brokers, meta, known) = (brokers.clone(), meta.clone(), shards.clone());
+            let placement = Placement {
+                meta: meta.clone(),
+                shards: shards.clone(),
+                routes,
+                peers: peers.clone(),
+                founders: nodes,
+                replace_after: config.cluster.replace_after_ms,
+            };
+            let name = config.cluster.name.as_str().to_owned();
+            others = others
+                .add_service(AdminServer::new(AdminService { name, placement: placement.clone() }));
             runtime
                 .run(async move {
+                    tokio::spawn(placement.run());
                     tokio::spawn(brokers.clone().follow_nodes());
                     tokio::spawn(known.follow_nodes());
                     tokio::spawn(async move {
@@ -233,7 +252,7 @@ impl Node {
             http_threads: threads(config.threads.http),
         };
         let gateway = runtime
-            .run(async move { Gateway::start(frontend, &options).await })
+            .run(async move { Gateway::start(frontend, &options, others).await })
             .await?
             .map_err(|e| Error::Listen(e.to_string()))?;
         let shutdown_timeout = config.node.shutdown_timeout_ms;

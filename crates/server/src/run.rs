@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use crate::{
     Config, DataDir, Node,
     cli::{Cli, Command, DevArgs, ServerArgs, reachable},
-    cluster, config,
+    cluster, cluster_cli, config,
     local_cluster::{self, LocalCluster},
     logs, node, panics,
     signals::Signals,
@@ -27,6 +27,8 @@ enum Error {
     State { dir: PathBuf, reason: String },
     #[error(transparent)]
     Cluster(#[from] local_cluster::Error),
+    #[error("{0}")]
+    Admin(String),
     #[error("no temporary directory can be made: {0}")]
     Temporary(std::io::Error),
     #[error("signals cannot be caught: {0}")]
@@ -44,6 +46,7 @@ pub fn run() -> ExitCode {
             let _ = std::io::stdout().write_all(config::reference().as_bytes());
             Ok(())
         }
+        Command::Cluster(args) => cluster_cli::run(&args).map_err(Error::Admin),
         Command::Dev(args) => dev(&args),
         Command::Server(args) => server(&args),
     };

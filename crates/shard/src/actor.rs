@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle};
 use bytes::Bytes;
 use everspan_broker::{BacklogAsk, BacklogCounts, BacklogPage, StartError};
 use everspan_replication::Event;
@@ -37,6 +37,8 @@ const IDLE_TICKS: u64 = 10;
 const WAKES_AT_ONCE: usize = 256;
 /// A log that cannot be written for so many ticks is given up, where another replica may lead.
 const STALLED_TICKS_MAX: u32 = 2;
+/// A hand-over that nobody took after so long came to nothing.
+const TRANSFER_MAX: Duration = Duration::from_secs(2);
 /// What a shard that is handed over has under way is looked at so often.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -135,6 +137,11 @@ pub(crate) struct CheckpointDone {
 #[rtype(result = "()")]
 pub(crate) struct Stop(pub(crate) oneshot::Sender<()>);
 
+/// End for good: the replica is no more.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+pub(crate) struct Close(pub(crate) oneshot::Sender<()>);
+
 /// Hands a checkpoint to the thread that writes it.
 pub(crate) type Checkpointer =
     Box<dyn Fn(Checkpoint, Box<dyn FnOnce(std::result::Result<(), String>, Duration) + Send>)>;
@@ -171,6 +178,7 @@ pub(crate) struct ShardActor {
     /// For how many ticks the log could not be written while another replica could lead.
     stalled_ticks: u32,
     stopping: Option<oneshot::Sender<()>>,
+    closing: Option<oneshot::Sender<()>>,
 }
 
 impl ShardActor {
@@ -200,6 +208,7 @@ impl ShardActor {
             restored_at: 0,
             stalled_ticks: 0,
             stopping: None,
+            closing: None,
         }
     }
 
@@ -470,6 +479,12 @@ impl ShardActor {
             actor.abandon(&moved, ctx);
             actor.log.transfer(u64::from(id.0), to);
             let _ = done.send(());
+            ctx.run_later(TRANSFER_MAX, move |actor, _| {
+                // It came to nothing: the log leads still, and says so in a new term.
+                if actor.routes.leader(id) == 0 {
+                    actor.log.give_up(u64::from(id.0));
+                }
+            });
         });
     }
 
@@ -530,7 +545,7 @@ impl ShardActor {
             || self.copy.as_ref().is_some_and(Copy::is_done)
             || bytes >= self.rule.bytes
             || (bytes > 0 && self.last_checkpoint.elapsed() >= self.rule.every);
-        if self.checkpoint_running || !is_due {
+        if self.checkpoint_running || !is_due || self.closing.is_some() {
             return;
         }
         let Some(checkpoint) = self.shared.borrow_mut().shard.table.begin_checkpoint() else {
@@ -647,8 +662,13 @@ impl Handler<Rearm> for ShardActor {
 
 impl Handler<CheckpointDone> for ShardActor {
     type Result = ();
-    fn handle(&mut self, done: CheckpointDone, _: &mut Self::Context) {
+    fn handle(&mut self, done: CheckpointDone, ctx: &mut Self::Context) {
         self.checkpoint_running = false;
+        if let Some(closing) = self.closing.take() {
+            ctx.stop();
+            let _ = closing.send(());
+            return;
+        }
         self.end_checkpoint(done);
         self.copy_is_written();
     }
@@ -672,6 +692,19 @@ impl ShardActor {
         if let Some(stopping) = self.stopping.take() {
             let _ = stopping.send(());
         }
+    }
+}
+
+impl Handler<Close> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, close: Close, ctx: &mut Self::Context) {
+        self.abandon(&Error::unavailable("the replica was removed"), ctx);
+        if self.checkpoint_running {
+            self.closing = Some(close.0);
+            return;
+        }
+        ctx.stop();
+        let _ = close.0.send(());
     }
 }
 

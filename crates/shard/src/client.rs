@@ -11,12 +11,13 @@ use std::{
 use actix::{Actor, Addr, ArbiterHandle};
 use bytes::Bytes;
 use everspan_broker::{BacklogAsk, BacklogCounts, BacklogPage, Brokers, StartError, TaskSource};
-use everspan_replication::{Handle, Rows};
-use everspan_storage::{Checkpoint, Page, Store, Table};
+use everspan_replication::{Handle, Rows, Trace};
+use everspan_storage::{Checkpoint, Page, Store, Table, remove_rows};
 use everspan_types::{
     Error, Limits, NamespaceId, Offer, Poller, QueueKey, Result, ShardId, StartedTask, Time, wire,
 };
 use everspan_visibility as visibility;
+use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -26,6 +27,7 @@ use crate::{
     call::{Reply, Request},
     core::Core,
     deliver::DeliveryDone,
+    members::Leaving,
     outbox::{Delivery, ShardMap},
     retention::Retention,
     routes::{ANSWER_MAX, Routes},
@@ -66,7 +68,20 @@ struct Inner {
     map: ShardMap,
     routes: Routes,
     /// Replicas on this node, by shard.
-    addrs: BTreeMap<ShardId, Addr<ShardActor>>,
+    addrs: RwLock<BTreeMap<ShardId, Addr<ShardActor>>>,
+    host: Host,
+    leaving: Leaving,
+}
+
+/// What the replicas on this node are made of.
+struct Host {
+    arbiters: Vec<ArbiterHandle>,
+    store: Arc<dyn Store>,
+    log: Handle,
+    brokers: Brokers,
+    options: Options,
+    tasks: ShardTasks,
+    jobs: mpsc::Sender<CheckpointJob>,
 }
 
 impl std::fmt::Debug for Shards {
@@ -120,31 +135,28 @@ impl Shards {
             })
             .map_err(|e| Error::internal(format!("no thread for checkpoints: {e}")))?;
 
+        let host = Host {
+            arbiters: arbiters.to_vec(),
+            store,
+            log,
+            brokers,
+            options,
+            tasks: peers.clone(),
+            jobs,
+        };
         let me = routes.peers().me();
-        let mut addrs = BTreeMap::new();
+        let (addrs, leaving) = (RwLock::default(), Leaving::default());
+        let shards = Shards { inner: Arc::new(Inner { map, routes, addrs, host, leaving }) };
+        let routes = &shards.inner.routes;
         let mut leading = Vec::new();
         for id in routes.shards() {
-            let replicas = routes.replicas(id);
-            if !replicas.contains(&me) {
+            // One that is to leave is needed until it may.
+            let trace = shards.log().trace(u64::from(id.0));
+            let trace = trace.map_err(|e| Error::internal(format!("shard {id}: {e}")))?;
+            if trace != Trace::Replica && !routes.wanted(id).contains(&me) {
                 continue;
             }
-            let table = Table::open(id, store.clone())
-                .map_err(|e| Error::internal(format!("shard {id}: {e}")))?;
-            let restored = table.restored().map_err(|e| Error::internal(e.to_string()))?;
-            let rows = Rows { applied: table.applied(), restored };
-            let (tx, rx) = oneshot::channel();
-            leading.push((id, rx));
-            let arbiter = &arbiters[id.0 as usize % arbiters.len()];
-            let shard = Shard::new(id, table, options.limits.clone(), map)
-                .with_retention(options.retention.clone());
-            let addr =
-                Self::spawn(arbiter, shard, &log, &brokers, &routes, &options, peers, &jobs, tx)
-                    .await?;
-            let sink = addr.clone();
-            let sink = Box::new(move |events| sink.do_send(News(events)));
-            log.register(u64::from(id.0), rows, &replicas, sink)
-                .map_err(|e| Error::internal(format!("shard {id}: {e}")))?;
-            addrs.insert(id, addr);
+            leading.push((id, shards.open_replica(id).await?));
         }
         if routes.peers().is_alone() {
             for (id, rx) in leading {
@@ -153,25 +165,46 @@ impl Shards {
                     .map_err(|e| Error::internal(format!("shard {id}: {e}")))?;
             }
         }
-        let shards = Shards { inner: Arc::new(Inner { map, routes, addrs }) };
         peers.set(shards.clone());
         Ok(shards)
     }
 
+    /// Opens this node's replica of a shard. It is told once whether it leads, when it does.
+    pub(crate) async fn open_replica(&self, id: ShardId) -> Result<oneshot::Receiver<Result<()>>> {
+        let Host { store, log, options, .. } = &self.inner.host;
+        let routes = &self.inner.routes;
+        let failed = |e: String| Error::internal(format!("shard {id}: {e}"));
+        let group = u64::from(id.0);
+        if log.trace(group).map_err(|e| failed(e.to_string()))? == Trace::Removed {
+            // It may have been stopped half way.
+            remove_rows(&**store, id).map_err(|e| failed(e.to_string()))?;
+        }
+        let table = Table::open(id, store.clone()).map_err(|e| failed(e.to_string()))?;
+        let restored = table.restored().map_err(|e| failed(e.to_string()))?;
+        let rows = Rows { applied: table.applied(), restored };
+        let shard = Shard::new(id, table, options.limits.clone(), self.inner.map)
+            .with_retention(options.retention.clone());
+        let (tx, rx) = oneshot::channel();
+        let addr = self.spawn(shard, tx).await?;
+        let sink = addr.clone();
+        let sink = Box::new(move |events| sink.do_send(News(events)));
+        let registered = log.register(group, rows, &routes.founding(id), sink);
+        registered.map_err(|e| failed(e.to_string()))?;
+        self.inner.addrs.write().insert(id, addr);
+        Ok(rx)
+    }
+
     async fn spawn(
-        arbiter: &ArbiterHandle,
+        &self,
         shard: Shard,
-        log: &Handle,
-        brokers: &Brokers,
-        routes: &Routes,
-        options: &Options,
-        peers: &ShardTasks,
-        jobs: &mpsc::Sender<CheckpointJob>,
         leading: oneshot::Sender<Result<()>>,
     ) -> Result<Addr<ShardActor>> {
         let (tx, rx) = oneshot::channel();
-        let (log, brokers, routes) = (log.clone(), brokers.clone(), routes.clone());
-        let (options, jobs, peers) = (options.clone(), jobs.clone(), peers.clone());
+        let host = &self.inner.host;
+        let arbiter = &host.arbiters[shard.id.0 as usize % host.arbiters.len()];
+        let (log, brokers, routes) =
+            (host.log.clone(), host.brokers.clone(), self.inner.routes.clone());
+        let (options, jobs, peers) = (host.options.clone(), host.jobs.clone(), host.tasks.clone());
         let spawned = arbiter.spawn_fn(move || {
             let (bytes_max, known) = (options.table_bytes_max, routes.clone());
             let core = Core::new(shard, log.clone(), brokers, known, bytes_max);
@@ -208,8 +241,33 @@ impl Shards {
         self.inner.map.of(namespace, workflow_id)
     }
 
-    fn addr(&self, shard: ShardId) -> Option<&Addr<ShardActor>> {
-        self.inner.addrs.get(&shard)
+    pub(crate) fn addr(&self, shard: ShardId) -> Option<Addr<ShardActor>> {
+        self.inner.addrs.read().get(&shard).cloned()
+    }
+
+    pub(crate) fn take_addr(&self, shard: ShardId) -> Option<Addr<ShardActor>> {
+        self.inner.addrs.write().remove(&shard)
+    }
+
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.inner.routes
+    }
+
+    pub(crate) fn log(&self) -> &Handle {
+        &self.inner.host.log
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        self.inner.host.store.clone()
+    }
+
+    pub(crate) fn leaving(&self) -> &Leaving {
+        &self.inner.leaving
+    }
+
+    /// The replicas on this node.
+    fn addrs(&self) -> Vec<(ShardId, Addr<ShardActor>)> {
+        self.inner.addrs.read().iter().map(|(id, addr)| (*id, addr.clone())).collect()
     }
 
     /// Asks this node's replica of a shard.
@@ -380,6 +438,10 @@ impl Shards {
                 let list = ListCall { namespace, query: Arc::new(query), after, limit };
                 wire::to_bytes(&self.here(shard, |reply| Inbound::List { list, reply }).await)
             }
+            Question::Standings => wire::to_bytes(&Ok::<_, Error>(self.standings_here().await)),
+            Question::HandOver { shard, to } => {
+                wire::to_bytes(&self.hand_over_one(shard, to).await)
+            }
             Question::Count { shard, namespace, query } => {
                 let count = CountCall { namespace, query: Arc::new(query) };
                 wire::to_bytes(&self.here(shard, |reply| Inbound::Count { count, reply }).await)
@@ -394,7 +456,7 @@ impl Shards {
             // Brokers first see it, too.
             tokio::time::sleep(SETTLE).await;
             views.borrow_and_update();
-            for addr in self.inner.addrs.values() {
+            for (_, addr) in self.addrs() {
                 addr.do_send(Inbound::OfferSoft);
             }
         }
@@ -407,12 +469,12 @@ impl Shards {
         let me = routes.peers().me();
         let view = routes.peers().view();
         let mut ends = Vec::new();
-        for (shard, addr) in &self.inner.addrs {
-            let others = routes.replicas(*shard).into_iter().filter(|node| *node != me);
+        for (shard, addr) in self.addrs() {
+            let others = routes.wanted(shard).into_iter().filter(|node| *node != me);
             let Some(to) = others.into_iter().find(|node| view.has(*node)) else { continue };
             let (done, end) = oneshot::channel();
             addr.do_send(Inbound::HandOver { to, done });
-            ends.push((*shard, end));
+            ends.push((shard, end));
         }
         let all = async {
             for (shard, end) in ends {
@@ -430,7 +492,7 @@ impl Shards {
     /// Refuses further calls and writes out what is committed.
     pub async fn stop(&self) {
         let mut ends = Vec::new();
-        for addr in self.inner.addrs.values() {
+        for (_, addr) in self.addrs() {
             let (tx, rx) = oneshot::channel();
             addr.do_send(Stop(tx));
             ends.push(rx);
@@ -456,11 +518,12 @@ impl ShardTasks {
     }
 
     /// The replica on this node, if it leads as far as is known.
-    fn leading(&self, shard: ShardId) -> Option<&Addr<ShardActor>> {
-        let inner = &self.shards.get()?.inner;
-        let peers = inner.routes.peers();
-        let is_here = peers.is_alone() || inner.routes.leader(shard) == peers.me();
-        inner.addrs.get(&shard).filter(|_| is_here)
+    fn leading(&self, shard: ShardId) -> Option<Addr<ShardActor>> {
+        let shards = self.shards.get()?;
+        let routes = &shards.inner.routes;
+        let peers = routes.peers();
+        let is_here = peers.is_alone() || routes.leader(shard) == peers.me();
+        is_here.then(|| shards.addr(shard)).flatten()
     }
 
     /// A page of the rows of the replica on another node.

@@ -96,7 +96,7 @@ impl Core {
         routes: Routes,
         table_bytes_max: usize,
     ) -> Self {
-        let lease = Lease::new(routes.replicas(shard.id).len() == 1);
+        let lease = Lease::new(routes.peers().is_alone());
         Self {
             shard,
             runs: HashMap::new(),

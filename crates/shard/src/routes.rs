@@ -1,6 +1,7 @@
 //! Which node to ask about a shard.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -10,6 +11,7 @@ use std::{
 
 use everspan_peers::{AskError, Peers, Topic};
 use everspan_types::{Error, Result, ShardId, wire};
+use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use crate::wire::Question;
@@ -32,6 +34,15 @@ pub fn placement(nodes: &[u64], shard: ShardId) -> Vec<u64> {
     (0..count).map(|n| nodes[(first + n) % nodes.len()]).collect()
 }
 
+/// Nodes that are to have replicas of a shard, and those that were to before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placed {
+    /// Which are to.
+    pub wanted: Vec<u64>,
+    /// Which were to, and may still lead.
+    pub before: Vec<u64>,
+}
+
 /// Where the shards are, as far as this node knows. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Routes {
@@ -41,18 +52,40 @@ pub struct Routes {
 #[derive(Debug)]
 struct Inner {
     peers: Peers,
-    nodes: Vec<u64>,
+    /// The nodes that founded the cluster.
+    founders: Vec<u64>,
+    placed: RwLock<BTreeMap<ShardId, Placed>>,
     /// Who leads each shard; 0 if nobody is known to.
     leaders: Vec<AtomicU64>,
     next: AtomicUsize,
 }
 
 impl Routes {
-    /// Of `count` shards on `nodes`, which are the same, in the same order, everywhere.
+    /// Of `count` shards on the nodes that founded the cluster, which are the same, in the same
+    /// order, everywhere.
     #[must_use]
-    pub fn new(peers: Peers, nodes: Vec<u64>, count: u32) -> Self {
+    pub fn new(peers: Peers, founders: Vec<u64>, count: u32) -> Self {
         let leaders = (0..count).map(|_| AtomicU64::new(0)).collect();
-        Self { inner: Arc::new(Inner { peers, nodes, leaders, next: AtomicUsize::new(0) }) }
+        let (placed, next) = (RwLock::default(), AtomicUsize::new(0));
+        Self { inner: Arc::new(Inner { peers, founders, placed, leaders, next }) }
+    }
+
+    /// Shards that are elsewhere than they were founded.
+    pub fn set_placed(&self, placed: BTreeMap<ShardId, Placed>) {
+        *self.inner.placed.write() = placed;
+    }
+
+    /// The nodes on which a shard was founded.
+    #[must_use]
+    pub fn founding(&self, shard: ShardId) -> Vec<u64> {
+        placement(&self.inner.founders, shard)
+    }
+
+    /// The nodes that are to have a replica of a shard.
+    #[must_use]
+    pub fn wanted(&self, shard: ShardId) -> Vec<u64> {
+        let placed = self.inner.placed.read();
+        placed.get(&shard).map_or_else(|| self.founding(shard), |placed| placed.wanted.clone())
     }
 
     /// Of a node that is its own cluster.
@@ -67,10 +100,29 @@ impl Routes {
         &self.inner.peers
     }
 
-    /// The nodes with a replica of a shard.
+    /// The nodes that may have a replica of a shard: those that are to, and those that were.
     #[must_use]
     pub fn replicas(&self, shard: ShardId) -> Vec<u64> {
-        placement(&self.inner.nodes, shard)
+        let placed = self.inner.placed.read();
+        let Some(placed) = placed.get(&shard) else { return self.founding(shard) };
+        let others = placed.before.iter().filter(|node| !placed.wanted.contains(node));
+        placed.wanted.iter().chain(others).copied().collect()
+    }
+
+    /// How many of how many replicas can be reached, if those are too few to go on. While a shard
+    /// moves, either most of those that are to have it may do, or most of those that were.
+    fn lacks_quorum(&self, shard: ShardId) -> Option<(usize, usize)> {
+        let reachable = |nodes: &[u64]| {
+            let there = nodes.iter().filter(|node| self.is_reachable(**node)).count();
+            (there, nodes.len())
+        };
+        let is_lacking = |(there, of): &(usize, usize)| *there <= of / 2;
+        let found = reachable(&self.wanted(shard));
+        let before = match self.inner.placed.read().get(&shard) {
+            Some(placed) => reachable(&placed.before),
+            None => found,
+        };
+        Some(found).filter(|found| is_lacking(found) && is_lacking(&before))
     }
 
     /// All shards.
@@ -164,12 +216,9 @@ impl Routes {
                 Err(Error::Unavailable(_)) if repeats => {}
                 other => return other,
             }
-            let replicas = self.replicas(shard);
-            let there = replicas.iter().filter(|node| self.is_reachable(**node)).count();
-            if there <= replicas.len() / 2 {
+            if let Some((there, of)) = self.lacks_quorum(shard) {
                 return Err(Error::unavailable(format!(
-                    "shard {shard} has no quorum: {there} of its {} replicas can be reached",
-                    replicas.len()
+                    "shard {shard} has no quorum: {there} of its {of} replicas can be reached"
                 )));
             }
             if Instant::now() + pause >= until {
@@ -209,6 +258,18 @@ mod tests {
         assert_eq!(at(&[1]), [[1]; 4]);
         assert_eq!(at(&[1, 2, 3]), [[1, 2, 3], [2, 3, 1], [3, 1, 2], [1, 2, 3]]);
         assert_eq!(at(&[1, 2, 3, 4, 5])[3], [4, 5, 1]);
+    }
+
+    #[test]
+    fn who_had_a_shard_may_have_it_still() {
+        let routes = Routes::new(Peers::alone(), vec![1, 2, 3], 2);
+        let placed = Placed { wanted: vec![2, 3, 4], before: vec![1, 2, 3] };
+        routes.set_placed([(ShardId(1), placed)].into());
+        assert_eq!(routes.wanted(ShardId(1)), [2, 3, 4]);
+        assert_eq!(routes.replicas(ShardId(1)), [2, 3, 4, 1]);
+        assert_eq!(routes.founding(ShardId(1)), [1, 2, 3]);
+        assert_eq!(routes.wanted(ShardId(2)), [2, 3, 1]);
+        assert_eq!(routes.lacks_quorum(ShardId(1)), Some((0, 3)));
     }
 
     #[tokio::test]

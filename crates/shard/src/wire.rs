@@ -38,6 +38,10 @@ pub(crate) enum Question {
         after: Option<visibility::Cursor>,
         limit: u64,
     },
+    /// Where the replicas of the node stand: `ReplicaStanding`s.
+    Standings,
+    /// To have another node lead a shard: nothing.
+    HandOver { shard: ShardId, to: u64 },
     /// `Counts`.
     Count { shard: ShardId, namespace: NamespaceId, query: visibility::Query },
 }

@@ -29,4 +29,4 @@ pub use copy::{Copying, Page};
 pub use mem::MemStore;
 pub use sled_store::{Mode, SledOptions, SledStore};
 pub use store::{Error, Ops, Result, Store, conformance};
-pub use table::{Checkpoint, Table};
+pub use table::{Checkpoint, Table, remove_rows};

@@ -99,6 +99,26 @@ fn cost(key: &Bytes, value: &Option<Bytes>) -> usize {
     key.len() + value.as_ref().map_or(0, Bytes::len) + ROW_OVERHEAD
 }
 
+/// Rows that are deleted in one go.
+const REMOVE_BATCH: usize = 1_000;
+
+/// Deletes all rows of a shard, those that say where they stand last.
+///
+/// # Errors
+/// If they cannot be read or written; some may be gone then, and it can be done again.
+pub fn remove_rows(store: &dyn Store, shard: ShardId) -> Result<()> {
+    let (start, end) = (prefixed(shard, &[]), prefixed(ShardId(shard.0.saturating_add(1)), &[]));
+    // Descending: the applied index is the first.
+    loop {
+        let rows = store.scan(&start, &end, REMOVE_BATCH, true)?;
+        if rows.is_empty() {
+            return store.flush();
+        }
+        let ops: Vec<_> = rows.into_iter().map(|(key, _)| (key, None)).collect();
+        store.write(&ops)?;
+    }
+}
+
 impl Table {
     /// Opens the rows of `shard`.
     ///

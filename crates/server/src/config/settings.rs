@@ -170,13 +170,17 @@ settings! {
         /// Where the node listens to the other nodes. There is no authentication yet: whoever
         /// reaches the address may do anything.
         address: SocketAddr = loopback(7253);
-        /// All nodes that found the cluster, this one among them, as "NODE_ID=HOST:PORT". The
-        /// numbers are the same on all nodes, and for ever; the addresses may change. A call is
-        /// acknowledged once most of the replicas of a shard have it: take three nodes or five.
+        /// The nodes that found the cluster, as "NODE_ID=HOST:PORT". The numbers are the same on
+        /// all nodes, and for ever; the addresses may change. A call is acknowledged once most of
+        /// the replicas of a shard have it: take three nodes or five. A node that is none of them
+        /// joins the cluster, and is spoken to at its cluster.address.
         nodes: Vec<ClusterNode> = Vec::new();
         /// Changes, in bytes, that are kept in memory for replicas that are away or slow, of all
         /// shards together. What those lack beyond that is copied to them from the start.
         lag_bytes_max: usize = 256 << 20, in MIB..=64 * GIB;
+        /// How long a node may be away, in milliseconds, until what it has is copied to others, if
+        /// there are enough.
+        replace_after_ms: Duration = Duration::from_secs(600), in 1_000..=24 * HOUR_MS;
     }
 
     /// Log lines, on standard error.
@@ -345,6 +349,13 @@ impl Cluster {
         ids
     }
 
+    /// Where other nodes speak to this one.
+    #[must_use]
+    pub fn own_address(&self) -> String {
+        let own = self.nodes.iter().find(|node| node.id == self.node_id);
+        own.map_or_else(|| self.address.to_string(), |node| node.address.clone())
+    }
+
     fn conflict(&self) -> Option<(&'static str, String)> {
         let ids = self.node_ids();
         if !self.is_set() {
@@ -352,9 +363,13 @@ impl Cluster {
                 ("cluster.nodes", "cluster.node_id must say which of them this node is".into())
             });
         }
-        if !ids.contains(&self.node_id) {
-            let what = format!("{} is not among cluster.nodes", self.node_id);
-            return Some(("cluster.node_id", what));
+        if ids.is_empty() {
+            let what = "the nodes that found the cluster are needed; this one may be another";
+            return Some(("cluster.nodes", what.into()));
+        }
+        if !ids.contains(&self.node_id) && self.address.ip().is_unspecified() {
+            let what = "a node that joins a cluster needs an address that others can reach";
+            return Some(("cluster.address", what.into()));
         }
         let twice = ids.windows(2).find(|pair| pair[0] == pair[1]);
         twice.map(|pair| ("cluster.nodes", format!("node {} is there twice", pair[0])))
