@@ -46,10 +46,10 @@ pub(crate) struct Failover {
 
 /// Calls that were made in some time.
 #[derive(Default)]
-struct Seen {
-    calls: Latencies,
-    longest: Duration,
-    errors: u64,
+pub(crate) struct Seen {
+    pub(crate) calls: Latencies,
+    pub(crate) longest: Duration,
+    pub(crate) errors: u64,
 }
 
 impl Failover {
@@ -60,9 +60,9 @@ impl Failover {
         for kill in 1..=self.n {
             let victim = server.leader_of_most();
             let through = (victim + 1) % 3;
-            let before = watch(&server, through, || Ok(())).await?;
+            let before = watch(&server, through, WATCHED, || Ok(())).await?;
             let mut again = None;
-            let after = watch(&server, through, || {
+            let after = watch(&server, through, WATCHED, || {
                 again = Some(server.kill(&self.server, victim)?);
                 Ok(())
             })
@@ -110,7 +110,12 @@ impl Failover {
 }
 
 /// Makes calls through a node, does something, and sees how the calls fare.
-async fn watch(server: &Server, through: usize, act: impl FnOnce() -> Result) -> Result<Seen> {
+pub(crate) async fn watch(
+    server: &Server,
+    through: usize,
+    time: Duration,
+    act: impl FnOnce() -> Result,
+) -> Result<Seen> {
     let endpoint = Endpoint::from_shared(format!("http://{}", server.grpc[through]))?;
     let client = WorkflowServiceClient::new(endpoint.connect().await?);
     let stop = Arc::new(AtomicBool::new(false));
@@ -142,7 +147,7 @@ async fn watch(server: &Server, through: usize, act: impl FnOnce() -> Result) ->
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     act()?;
-    tokio::time::sleep(WATCHED).await;
+    tokio::time::sleep(time).await;
     stop.store(true, Ordering::Relaxed);
     let mut all = Seen::default();
     while let Some(seen) = callers.join_next().await {

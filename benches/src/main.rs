@@ -11,12 +11,14 @@
 //!   ├─▶ load: echo, timer, signal, bare ─▶ report ─▶ one line each
 //!   ├─▶ ratios: several of these runs, divided by one another
 //!   ├─▶ failover: nodes of a cluster killed under calls; the longest waits
+//!   ├─▶ grow: a node that joins a cluster under calls; how long those take
 //!   ├─▶ churn: echo for minutes, disk and memory over time
 //!   └─▶ storage: checkpoints to sled, writes of the log; no server
 //! ```
 
 mod churn;
 mod failover;
+mod grow;
 mod load;
 mod ratios;
 mod report;
@@ -60,6 +62,8 @@ enum Command {
     Ratios(Run),
     /// The longest call while the node that leads the most of three is killed, again and again
     Failover(failover::Failover),
+    /// Calls while a fourth node joins three and takes its part
+    Grow(grow::Grow),
     /// Echo for a while; prints the server's disk and memory over time
     Churn(churn::Churn),
     /// Checkpoints to the database and writes of the log, without a server
@@ -146,6 +150,7 @@ async fn run(command: Command) -> Result {
         }
         Command::Ratios(run) => ratios::print(&run).await,
         Command::Failover(failover) => failover.run().await,
+        Command::Grow(grow) => grow.run().await,
         Command::Churn(churn) => churn.run().await,
         Command::Storage(storage) => storage.run(),
     }

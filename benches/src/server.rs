@@ -63,6 +63,14 @@ pub(crate) struct Server {
     data: Option<TempDir>,
 }
 
+/// A node that is to join.
+pub(crate) struct Join {
+    /// What starts it.
+    pub(crate) command: Command,
+    /// Where it serves HTTP.
+    pub(crate) http: SocketAddr,
+}
+
 /// What a process has used and holds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
@@ -163,6 +171,24 @@ impl Server {
         Ok(again)
     }
 
+    /// One more node, that joins the others.
+    pub(crate) fn join(&self, options: &Options) -> Result<Join> {
+        let data = self.data.as_ref().ok_or("the server is not ours to join")?;
+        let at = |count: u16| Ok::<_, crate::Error>(free(count)?[0]);
+        let (grpc, http, peers) = (at(1)?, at(1)?, at(1)?);
+        let mut command = Command::new(binary(options)?);
+        command
+            .args(["server", "--config"])
+            .arg(data.path().join("data/node-1.toml"))
+            .env("EVERSPAN_CLUSTER_NODE_ID", (self.grpc.len() + 1).to_string())
+            .env("EVERSPAN_CLUSTER_ADDRESS", peers.to_string())
+            .env("EVERSPAN_GRPC_ADDRESS", grpc.to_string())
+            .env("EVERSPAN_HTTP_ADDRESS", http.to_string())
+            .env("EVERSPAN_NODE_DATA_DIR", data.path().join("data/joins"))
+            .stderr(Stdio::null());
+        Ok(Join { command, http })
+    }
+
     /// Whether a node takes calls.
     pub(crate) fn is_ready(&self, node: usize) -> bool {
         is_ready(self.http[node])
@@ -202,7 +228,7 @@ impl Server {
 }
 
 /// The value of a metric without labels; 0 if there is none.
-fn value(http: SocketAddr, name: &str) -> f64 {
+pub(crate) fn value(http: SocketAddr, name: &str) -> f64 {
     let text = get(http, "/metrics").unwrap_or_default();
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())

@@ -74,7 +74,7 @@ pub enum Started {
     Task(StartedTask),
     /// The offer does not stand any more.
     Stale,
-    /// The shard could not say; the task stays with it.
+    /// The shard could not say; the task stays with it, or with the queue if it has no row there.
     Unavailable,
 }
 
@@ -106,6 +106,8 @@ struct Starting {
     priority: Priority,
     weight: u32,
     is_sync: bool,
+    /// The offer, where no row of the shard's backlog stands for it: a query, say.
+    rowless: Option<Offer>,
 }
 
 /// Measured rates of one priority.
@@ -122,6 +124,8 @@ pub struct Queue {
     /// Tasks in memory, and those being started.
     known: HashSet<Key>,
     unread: Unread,
+    /// Offers without a row whose shard could not be asked, and when they wait again.
+    later: Vec<(Time, Offer)>,
     pollers: Pollers,
     starting: HashMap<u64, Starting>,
     next_match: u64,
@@ -142,6 +146,7 @@ impl Queue {
             waiting: Waiting::default(),
             known: HashSet::new(),
             unread: Unread::everything(shards),
+            later: Vec::new(),
             pollers: Pollers::default(),
             starting: HashMap::new(),
             next_match: 0,
@@ -291,6 +296,7 @@ impl Queue {
             Started::Unavailable => {
                 self.limits.give_back(&start.priority.fairness_key, start.weight);
                 self.unread.failed(start.shard, now + SHARD_RETRY);
+                self.later.extend(start.rowless.map(|offer| (now + SHARD_RETRY, offer)));
                 self.pollers.wait_again(start.poll_id);
             }
         }
@@ -364,6 +370,13 @@ impl Queue {
     /// will take are given back.
     pub fn tick(&mut self, now: Time) -> Vec<Action> {
         self.unread.expire(now);
+        let (due, later) =
+            std::mem::take(&mut self.later).into_iter().partition(|(at, _)| *at <= now);
+        self.later = later;
+        let due: Vec<(Time, Offer)> = due;
+        for (_, offer) in due {
+            self.take_in(now, offer);
+        }
         let mut actions = empty(self.pollers.expire(now));
         actions.extend(self.work(now));
         actions
@@ -378,7 +391,8 @@ impl Queue {
         let limited = self.limited_until.filter(|at| is_waiting && *at < Time::MAX);
         let sticky = (!is_waiting && self.waiting.is_sticky())
             .then(|| self.pollers.last_poll.unwrap_or(Time::ZERO) + STICKY_WINDOW);
-        polls.chain(retries).chain(limited).chain(sticky).min()
+        let later = self.later.iter().map(|(at, _)| *at);
+        polls.chain(retries).chain(limited).chain(sticky).chain(later).min()
     }
 
     /// Whether the queue can be forgotten.
@@ -388,6 +402,7 @@ impl Queue {
         self.waiting.count() == 0
             && self.pollers.is_empty()
             && self.starting.is_empty()
+            && self.later.is_empty()
             && self.pollers.last_poll.is_none_or(|at| now.since(at) > POLLER_MEMORY)
             && self.rates.iter().flatten().all(is_quiet)
     }
@@ -454,6 +469,7 @@ impl Queue {
             priority: offer.priority.clone(),
             weight,
             is_sync: false,
+            rowless: (next.place.sequence == 0).then(|| offer.clone()),
         };
         self.starting.insert(self.next_match, start);
         actions.push(Action::Start { match_id: self.next_match, offer, poller });

@@ -212,6 +212,36 @@ fn priority_first_then_time() {
 }
 
 #[test]
+fn a_query_whose_shard_cannot_be_asked_now_goes_out_later() {
+    let shard = ShardId(1);
+    let mut queue = Queue::new(T0, &[shard], Arc::default(), 1e6);
+    let mut query = offer(1, 1, 3, "");
+    (query.sequence, query.task) = (0, TaskRef::Query { query_id: 7 });
+    assert_eq!(queue.offer(T0, query.clone()), []);
+    // The shard's backlog is empty: no row of it stands for the query.
+    let start = |queue: &mut Queue, now: Time, actions: Vec<Action>| {
+        let read = |action: &Action| matches!(action, Action::Read(_));
+        let mut all = actions;
+        while let Some(at) = all.iter().position(read) {
+            all.remove(at);
+            all.extend(queue.backlog(now, shard, BacklogPage::default()));
+        }
+        match &all[..] {
+            [Action::Start { match_id, offer, .. }] => (*match_id, offer.clone()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let polled = queue.poll(T0, 1, Poller::default(), T0 + Duration::from_secs(60));
+    let (first, _) = start(&mut queue, T0, polled);
+    let after = queue.started(T0, first, Started::Unavailable);
+    assert!(!after.iter().any(|action| matches!(action, Action::Start { .. })));
+    let again = queue.next_tick().expect("it is tried again");
+    let ticked = queue.tick(again);
+    let (_, offered) = start(&mut queue, again, ticked);
+    assert_eq!(offered, query);
+}
+
+#[test]
 fn keys_take_turns_by_weight() {
     let mut world = World::new(1);
     for n in 1..=400 {

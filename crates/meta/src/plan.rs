@@ -23,13 +23,15 @@ pub struct NodeFacts {
     pub state: MemberState,
     /// Whether it answers.
     pub is_there: bool,
-    /// Whether it has not for so long that what it has is to be elsewhere, too.
+    /// Whether it says that it can take more: its disk can be written.
+    pub can_take: bool,
+    /// Whether it has not answered for so long that what it has is to be elsewhere, too.
     pub is_lost: bool,
 }
 
 impl NodeFacts {
     fn may_have_more(self) -> bool {
-        self.state == MemberState::Up && self.is_there
+        self.state == MemberState::Up && self.is_there && self.can_take
     }
 
     fn is_to_be_left(self) -> bool {
@@ -208,7 +210,7 @@ mod tests {
 
     impl World {
         fn new(nodes: u64, shards: u32) -> Self {
-            let there = NodeFacts { is_there: true, ..NodeFacts::default() };
+            let there = NodeFacts { is_there: true, can_take: true, ..NodeFacts::default() };
             let shard = |n: u32| {
                 let node = |k: u32| u64::from((n + k - 1) % 3 + 1);
                 let wanted: Vec<u64> = (0..3).map(node).collect();
@@ -318,6 +320,19 @@ mod tests {
         world.nodes.entry(1).or_default().is_lost = true;
         world.settle();
         assert_eq!(world.replicas(1), 0);
+    }
+
+    #[test]
+    fn who_cannot_write_is_given_nothing() {
+        let mut world = World::new(4, 8);
+        world.nodes.entry(4).or_default().can_take = false;
+        world.nodes.entry(1).or_default().can_take = false;
+        for shard in world.shards.values_mut().filter(|s| s.leader == 1) {
+            shard.leader = 2;
+        }
+        world.settle();
+        assert_eq!((world.replicas(4), world.leads(4), world.leads(1)), (0, 0, 0));
+        assert_eq!(world.replicas(1), 8, "what it has is not taken from it");
     }
 
     #[test]

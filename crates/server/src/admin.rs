@@ -100,8 +100,8 @@ impl Admin for AdminService {
         &self,
         _: Request<GetClusterRequest>,
     ) -> Result<Response<Cluster>, Status> {
-        let Placement { meta, shards, routes, peers, .. } = &self.placement;
-        let standings = shards.standings(peers.view().nodes()).await;
+        let Placement { meta, routes, .. } = &self.placement;
+        let standings = self.placement.standings().await;
         Ok(Response::new(Cluster {
             id: meta.snapshot().cluster_id.to_string(),
             name: self.name.clone(),
@@ -133,7 +133,7 @@ impl Admin for AdminService {
     ) -> Result<Response<Done>, Status> {
         let TransferLeaderRequest { shard, node } = request.into_inner();
         let id = ShardId(shard);
-        let facts = self.placement.facts().await;
+        let facts = self.placement.facts(&self.placement.standings().await);
         let facts = facts.get(&id);
         let facts = facts.ok_or_else(|| Status::not_found(format!("there is no shard {shard}")))?;
         if facts.leader == node {

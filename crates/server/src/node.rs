@@ -1,7 +1,7 @@
 //! One node: the log, the store, the shards, the gateway, in the order in which they start
 //! and stop.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use actix_rt::Arbiter;
 use everspan_admin::AdminServer;
@@ -20,6 +20,9 @@ use crate::{
     cluster::{self, Parts},
     placement::{self, Placement},
 };
+
+/// How long a node that starts waits for its shards to be led before it takes calls all the same.
+const LEADERS_MAX: Duration = Duration::from_secs(3);
 
 /// Why a node does not start or stop well.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +47,7 @@ pub struct Node {
     log: Runner,
     arbiters: Vec<Arbiter>,
     runtime: Rpc,
-    shutdown_timeout: std::time::Duration,
+    shutdown_timeout: Duration,
 }
 
 /// The runtime under gRPC. Let go without waiting wherever it is dropped: tokio panics when a
@@ -232,6 +235,8 @@ impl Node {
                 .run(async move {
                     tokio::spawn(placement.run());
                     tokio::spawn(brokers.clone().follow_nodes());
+                    // Calls that come now would wait for elections.
+                    known.await_leaders(LEADERS_MAX).await;
                     tokio::spawn(known.follow_nodes());
                     tokio::spawn(async move {
                         loop {

@@ -15,6 +15,9 @@ use tracing::{info, warn};
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long until a node is to lead a shard again that it was to lead before.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+
 /// What the driver needs. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Placement {
@@ -25,6 +28,15 @@ pub(crate) struct Placement {
     pub(crate) founders: Vec<u64>,
     /// How long a node may be away until what it has is to be elsewhere.
     pub(crate) replace_after: Duration,
+}
+
+/// What the driver remembers for as long as its node leads the meta group.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Since when a node is away.
+    away: BTreeMap<u64, Instant>,
+    /// When a node was to lead a shard.
+    tried: BTreeMap<(ShardId, u64), Instant>,
 }
 
 /// What the meta group says of where shards are.
@@ -40,15 +52,14 @@ pub(crate) fn placed(snapshot: &Snapshot) -> BTreeMap<ShardId, Placed> {
 impl Placement {
     /// Does this node's part, for ever.
     pub(crate) async fn run(self) {
-        // Since when a node is away, as long as this one leads the meta group.
-        let mut away: BTreeMap<u64, Instant> = BTreeMap::new();
+        let mut memory = Memory::default();
         loop {
             self.routes.set_placed(placed(&self.meta.snapshot()));
             self.shards.tend().await;
             if self.meta.leader() == self.peers.me() {
-                self.drive(&mut away).await;
+                self.drive(&mut memory).await;
             } else {
-                away.clear();
+                memory = Memory::default();
             }
             tokio::select! {
                 () = self.meta.changed() => {}
@@ -57,7 +68,11 @@ impl Placement {
         }
     }
 
-    fn nodes(&self, away: &mut BTreeMap<u64, Instant>) -> BTreeMap<u64, NodeFacts> {
+    fn nodes(
+        &self,
+        standings: &BTreeMap<u64, Vec<ReplicaStanding>>,
+        away: &mut BTreeMap<u64, Instant>,
+    ) -> BTreeMap<u64, NodeFacts> {
         let view = self.peers.view();
         let states = self.meta.snapshot().states(&self.founders);
         away.retain(|node, _| !view.has(*node));
@@ -65,20 +80,29 @@ impl Placement {
             let is_there = view.has(node);
             let is_lost = !is_there
                 && away.entry(node).or_insert_with(Instant::now).elapsed() >= self.replace_after;
-            (node, NodeFacts { state, is_there, is_lost })
+            let all = standings.get(&node);
+            let can_take = all.is_some_and(|all| all.iter().all(|s| s.can_write));
+            (node, NodeFacts { state, is_there, can_take, is_lost })
         };
         states.into_iter().map(facts).collect()
     }
 
-    /// What is known of each shard, by what its leader says.
-    pub(crate) async fn facts(&self) -> BTreeMap<ShardId, ShardFacts> {
+    /// What the replicas on all nodes that are there say of themselves, by node.
+    pub(crate) async fn standings(&self) -> BTreeMap<u64, Vec<ReplicaStanding>> {
         let view = self.peers.view();
-        let standings = self.shards.standings(view.nodes()).await;
+        self.shards.standings(view.nodes()).await
+    }
+
+    /// What is known of each shard, by what its leader says.
+    pub(crate) fn facts(
+        &self,
+        standings: &BTreeMap<u64, Vec<ReplicaStanding>>,
+    ) -> BTreeMap<ShardId, ShardFacts> {
         let mut facts: BTreeMap<ShardId, ShardFacts> = BTreeMap::new();
         for id in self.routes.shards() {
             let wanted = self.routes.wanted(id);
             let voters: BTreeSet<u64> = wanted.iter().copied().collect();
-            let leader = leader(&standings, id);
+            let leader = leader(standings, id);
             facts.insert(
                 id,
                 ShardFacts {
@@ -92,16 +116,24 @@ impl Placement {
         facts
     }
 
-    async fn drive(&self, away: &mut BTreeMap<u64, Instant>) {
-        let facts = self.facts().await;
-        let nodes = self.nodes(away);
+    async fn drive(&self, memory: &mut Memory) {
+        let standings = self.standings().await;
+        let facts = self.facts(&standings);
+        let nodes = self.nodes(&standings, &mut memory.away);
+        memory.tried.retain(|_, at| at.elapsed() < TRY_AGAIN);
         for action in plan(&nodes, &facts) {
-            info!(?action, "placement");
             let done = match &action {
                 Action::Place { shard, before, replicas } => {
+                    info!(?action, "placement");
                     self.meta.place(*shard, before, replicas).await
                 }
+                Action::Lead { shard, to, .. } if memory.tried.contains_key(&(*shard, *to)) => {
+                    // It came to nothing, and cost the shard a moment: not again at once.
+                    Ok(())
+                }
                 Action::Lead { shard, leader, to } => {
+                    info!(?action, "placement");
+                    memory.tried.insert((*shard, *to), Instant::now());
                     self.shards.transfer(*shard, *leader, *to).await
                 }
             };

@@ -175,6 +175,8 @@ pub(crate) struct ShardActor {
     pub(crate) copy: Option<Copy>,
     /// Entries up to this index are in the rows, whatever is told of them.
     pub(crate) restored_at: u64,
+    /// The leadership was handed over, and nobody was heard of yet who has it.
+    is_handed_over: bool,
     /// For how many ticks the log could not be written while another replica could lead.
     stalled_ticks: u32,
     stopping: Option<oneshot::Sender<()>>,
@@ -206,6 +208,7 @@ impl ShardActor {
             on_leading: Some(on_leading),
             copy: None,
             restored_at: 0,
+            is_handed_over: false,
             stalled_ticks: 0,
             stopping: None,
             closing: None,
@@ -431,6 +434,7 @@ impl ShardActor {
                 metrics::add(&metrics::SHARD_ACTORS, 1);
             }
             core.lead(term);
+            self.is_handed_over = false;
             self.routes.learn(core.shard.id, self.routes.peers().me());
             info!(shard = %core.shard.id, term, "shard leads");
         }
@@ -454,6 +458,7 @@ impl ShardActor {
     fn follow(&mut self, leader: u64) {
         let id = self.shared.borrow().shard.id;
         info!(shard = %id, leader, "shard follows");
+        self.is_handed_over &= leader == 0;
         self.routes.learn(id, leader);
     }
 
@@ -477,11 +482,12 @@ impl ShardActor {
             // Of those who wait still, nothing was decided that is not known to them.
             let moved = Error::Moved { shard: id, leader: 0 };
             actor.abandon(&moved, ctx);
+            actor.is_handed_over = true;
             actor.log.transfer(u64::from(id.0), to);
             let _ = done.send(());
             ctx.run_later(TRANSFER_MAX, move |actor, _| {
                 // It came to nothing: the log leads still, and says so in a new term.
-                if actor.routes.leader(id) == 0 {
+                if std::mem::take(&mut actor.is_handed_over) {
                     actor.log.give_up(u64::from(id.0));
                 }
             });

@@ -30,6 +30,9 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// How long another node may take to say where its replicas stand.
 const STANDINGS_MAX: Duration = Duration::from_secs(2);
 
+/// How often a node that starts looks whether its shards are led.
+const LEADERS_LOOK: Duration = Duration::from_millis(20);
+
 /// Where a replica stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaStanding {
@@ -49,14 +52,26 @@ pub struct ReplicaStanding {
     pub is_settled: bool,
     /// Nodes that answer and have all entries, but for the latest; only a leader knows.
     pub close: BTreeSet<u64>,
+    /// Whether its node can write its log.
+    pub can_write: bool,
 }
 
 impl ReplicaStanding {
-    fn new(standing: Standing) -> Option<Self> {
+    fn new(standing: Standing, can_write: bool) -> Option<Self> {
         let Standing { group, leader, term, committed, voters, learners, is_settled, close } =
             standing;
         let shard = ShardId(u32::try_from(group).ok().filter(|id| *id > 0)?);
-        Some(Self { shard, leader, term, committed, voters, learners, is_settled, close })
+        Some(Self {
+            shard,
+            leader,
+            term,
+            committed,
+            voters,
+            learners,
+            is_settled,
+            close,
+            can_write,
+        })
     }
 }
 
@@ -70,7 +85,8 @@ impl Shards {
         let (tx, rx) = oneshot::channel();
         self.log().standings(move |standings| drop(tx.send(standings)));
         let standings = rx.await.unwrap_or_default();
-        standings.into_iter().filter_map(ReplicaStanding::new).collect()
+        let can_write = self.log().stalled().is_none();
+        standings.into_iter().filter_map(|s| ReplicaStanding::new(s, can_write)).collect()
     }
 
     /// Where the replicas on some nodes stand, by node, of those that answer.
@@ -115,6 +131,24 @@ impl Shards {
         }
         let question = Question::HandOver { shard, to };
         self.routes().ask(leader, shard, &question, STANDINGS_MAX).await
+    }
+
+    /// Waits until somebody leads each shard of which a replica is here, for a while at most: with too
+    /// few nodes nobody does.
+    pub async fn await_leaders(&self, at_most: Duration) {
+        let routes = self.routes();
+        let here = routes.shards().filter(|id| self.addr(*id).is_some());
+        let mut left: Vec<ShardId> = here.collect();
+        let all = async {
+            loop {
+                left.retain(|id| routes.leader(*id) == 0);
+                if left.is_empty() {
+                    return;
+                }
+                tokio::time::sleep(LEADERS_LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(at_most, all).await;
     }
 
     /// Has on this node what is to be here, by what the routes say, and nothing else. To be called
