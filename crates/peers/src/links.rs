@@ -52,7 +52,8 @@ const STRANGER: &str = "a node does not know this one: it is yet to join, or was
 pub struct Options {
     /// This node's number.
     pub me: u64,
-    /// `HOST:PORT` of every other node that is known from the start.
+    /// `HOST:PORT` of every other node that is known from the start. These hold: what the cluster
+    /// has noted may be older, where addresses changed while no node was there.
     pub others: BTreeMap<u64, String>,
     /// What all nodes of the cluster have in common, and those of others have not.
     pub cluster: String,
@@ -92,6 +93,8 @@ struct Inner {
     me: u64,
     cluster: String,
     is_alone: bool,
+    /// Nodes whose addresses are known from the start.
+    fixed: BTreeSet<u64>,
     links: RwLock<BTreeMap<u64, Link>>,
     /// Where links live; none for a node that is alone.
     runtime: Option<Handle>,
@@ -167,6 +170,7 @@ impl Peers {
             me,
             cluster,
             is_alone: true,
+            fixed: BTreeSet::new(),
             links: RwLock::default(),
             runtime: None,
             is_leaving: AtomicBool::new(false),
@@ -195,6 +199,7 @@ impl Peers {
             me,
             cluster,
             is_alone: false,
+            fixed: others.keys().copied().collect(),
             links: RwLock::default(),
             runtime: Some(Handle::current()),
             is_leaving: AtomicBool::new(false),
@@ -211,7 +216,8 @@ impl Peers {
         Ok(peers)
     }
 
-    /// Begins to look for a node at an address, if it does not yet.
+    /// Begins to look for a node at an address, if it does not yet; of one that was known from the
+    /// start, at the address from then.
     ///
     /// # Errors
     /// If the address is none.
@@ -220,7 +226,8 @@ impl Peers {
             return Ok(());
         };
         let mut links = self.inner.links.write();
-        if links.get(&node).is_some_and(|link| link.address == address) {
+        let is_fixed = self.inner.fixed.contains(&node);
+        if links.get(&node).is_some_and(|link| is_fixed || link.address == address) {
             return Ok(());
         }
         let (express, freight) = (client(address)?, client(address)?);

@@ -239,9 +239,12 @@ impl Shards {
             addr.do_send(Close(tx));
             let _ = rx.await;
         }
-        match remove_rows(&*self.store(), id) {
-            Ok(()) => info!(shard = %id, "the replica here is no more"),
+        let store = self.store();
+        let removed = tokio::task::spawn_blocking(move || remove_rows(&*store, id)).await;
+        match removed {
+            Ok(Ok(())) => info!(shard = %id, "the replica here is no more"),
             // They go before it is opened anew.
+            Ok(Err(error)) => warn!(shard = %id, %error, "rows of a removed replica are left"),
             Err(error) => warn!(shard = %id, %error, "rows of a removed replica are left"),
         }
     }
