@@ -150,7 +150,7 @@ async def test_no_call_fails_where_a_leader_dies(cluster: Cluster) -> None:
         handles = [client.get_workflow_handle_for(Steps.run, i) for i in started]
         assert await asyncio.wait_for(handle.execute_update(Steps.add, 2), 30) == 2
         await asyncio.gather(*(h.signal(Steps.finish) for h in [*handles, handle]))
-        await asyncio.gather(*(asyncio.wait_for(h.result(), 60) for h in handles))
+        await asyncio.gather(*(asyncio.wait_for(h.result(), 30) for h in handles))
 
 
 async def test_a_minority_refuses_at_once(cluster: Cluster) -> None:

@@ -370,12 +370,12 @@ impl Queue {
     /// will take are given back.
     pub fn tick(&mut self, now: Time) -> Vec<Action> {
         self.unread.expire(now);
-        let (due, later) =
-            std::mem::take(&mut self.later).into_iter().partition(|(at, _)| *at <= now);
-        self.later = later;
-        let due: Vec<(Time, Offer)> = due;
-        for (_, offer) in due {
-            self.take_in(now, offer);
+        for (at, offer) in std::mem::take(&mut self.later) {
+            if at <= now {
+                self.take_in(now, offer);
+            } else {
+                self.later.push((at, offer));
+            }
         }
         let mut actions = empty(self.pollers.expire(now));
         actions.extend(self.work(now));

@@ -210,12 +210,14 @@ impl Group {
     /// Reads what the rows say, and leads if that is due. Where they cannot be read now, as after a
     /// write that failed, they are read later.
     fn reread(&mut self) -> Result<()> {
-        self.is_stale = true;
+        let is_due_later = std::mem::replace(&mut self.is_stale, true);
         match read(&self.table)? {
             Ok(meta) => self.meta = meta,
             Err(reason) => {
-                warn!(reason, "the meta group's rows cannot be read; it is tried again");
-                self.later(Input::Reread);
+                if !is_due_later {
+                    warn!(reason, "the meta group's rows cannot be read; it is tried again");
+                    self.later(Input::Reread);
+                }
                 return Ok(());
             }
         }
@@ -233,7 +235,7 @@ impl Group {
     }
 
     fn reread_if_stale(&mut self) -> Result<()> {
-        if self.is_stale { self.reread() } else { Ok(()) }
+        if std::mem::take(&mut self.is_stale) { self.reread() } else { Ok(()) }
     }
 
     fn later(&self, input: Input) {
@@ -273,10 +275,15 @@ impl Group {
     fn take_page(&mut self, page: Result<Page>) -> Result<()> {
         let Some((copying, from)) = &mut self.copy else { return Ok(()) };
         match page {
-            Ok(page) => {
-                let taken = copying.take(&mut self.table, page);
-                taken.map_err(|e| Error::internal(format!("meta group: {e}")))?;
-            }
+            Ok(page) => match copying.take(&mut self.table, page) {
+                Ok(()) => {}
+                Err(StoreError::Io(reason)) => {
+                    warn!(reason, "the meta group's rows cannot be read; it is tried again");
+                    self.fetch(AGAIN);
+                    return Ok(());
+                }
+                Err(error) => return Err(Error::internal(format!("meta group: {error}"))),
+            },
             Err(error) => {
                 warn!(from, %error, "the meta group's rows cannot be had");
                 // Any other replica that has come so far will do.

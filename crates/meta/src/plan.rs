@@ -75,11 +75,14 @@ pub enum Action {
     },
 }
 
-/// What is to be done next; nothing if all is as it should be, or under way.
+/// What is to be done next; nothing if all is as it should be, or under way. `tried` are nodes that
+/// were to lead a shard a moment ago: where that came to nothing, it cost the shard a moment, and is
+/// not to be done again at once.
 #[must_use]
 pub fn plan(
     nodes: &BTreeMap<u64, NodeFacts>,
     shards: &BTreeMap<ShardId, ShardFacts>,
+    tried: &BTreeSet<(ShardId, u64)>,
 ) -> Vec<Action> {
     let moving = shards.values().filter(|shard| !shard.is_settled).count();
     let mut left = MOVES_MAX.saturating_sub(moving);
@@ -109,7 +112,7 @@ pub fn plan(
     if let Some(action) = spread(shards, &counts) {
         return vec![action];
     }
-    lead(nodes, shards).into_iter().collect()
+    lead(nodes, shards, tried).into_iter().collect()
 }
 
 fn is_left(nodes: &BTreeMap<u64, NodeFacts>, node: u64) -> bool {
@@ -174,6 +177,7 @@ fn spread(shards: &BTreeMap<ShardId, ShardFacts>, counts: &BTreeMap<u64, usize>)
 fn lead(
     nodes: &BTreeMap<u64, NodeFacts>,
     shards: &BTreeMap<ShardId, ShardFacts>,
+    tried: &BTreeSet<(ShardId, u64)>,
 ) -> Option<Action> {
     let may = |node: &u64| nodes.get(node).is_some_and(|facts| facts.may_have_more());
     let mut counts: BTreeMap<u64, usize> =
@@ -187,7 +191,8 @@ fn lead(
     for (id, shard) in shards.iter().filter(|(_, s)| s.is_settled && s.leader != 0) {
         // Whoever is to be left has as many as can be.
         let many = counts.get(&shard.leader).copied().unwrap_or(usize::MAX);
-        let heirs = shard.wanted.iter().filter(|n| shard.close.contains(n) && may(n));
+        let is_new = |node: &u64| !tried.contains(&(*id, *node));
+        let heirs = shard.wanted.iter().filter(|n| shard.close.contains(n) && may(n) && is_new(n));
         let heir = heirs.filter(|n| **n != shard.leader).min_by_key(|n| (counts[n], **n));
         let Some(heir) = heir else { continue };
         let gain = many.saturating_sub(counts[heir]);
@@ -226,7 +231,7 @@ mod tests {
         /// Does what is planned until nothing is, and counts it.
         fn settle(&mut self) -> usize {
             for steps in 0..1_000 {
-                let actions = plan(&self.nodes, &self.shards);
+                let actions = plan(&self.nodes, &self.shards, &BTreeSet::new());
                 if actions.is_empty() {
                     return steps;
                 }
@@ -336,11 +341,26 @@ mod tests {
     }
 
     #[test]
+    fn what_came_to_nothing_is_not_in_the_way_of_others() {
+        let mut world = World::new(3, 3);
+        for shard in world.shards.values_mut() {
+            shard.leader = 1;
+        }
+        let planned = |tried: &[(ShardId, u64)]| {
+            plan(&world.nodes, &world.shards, &tried.iter().copied().collect())
+        };
+        let lead = |n, to| vec![Action::Lead { shard: ShardId(n), leader: 1, to }];
+        assert_eq!(planned(&[]), lead(1, 2));
+        assert_eq!(planned(&[(ShardId(1), 2)]), lead(1, 3));
+        assert_eq!(planned(&[(ShardId(1), 2), (ShardId(1), 3)]), lead(2, 2));
+    }
+
+    #[test]
     fn few_move_at_a_time() {
         let mut world = World::new(4, 8);
         for shard in world.shards.values_mut().take(MOVES_MAX) {
             shard.is_settled = false;
         }
-        assert_eq!(plan(&world.nodes, &world.shards), []);
+        assert_eq!(plan(&world.nodes, &world.shards, &BTreeSet::new()), []);
     }
 }

@@ -124,7 +124,18 @@ impl Admin for AdminService {
         &self,
         request: Request<RemoveNodeRequest>,
     ) -> Result<Response<Done>, Status> {
-        self.set_member(request.into_inner().node, MemberState::Removed).await
+        let RemoveNodeRequest { node } = request.into_inner();
+        let standings = self.placement.standings().await;
+        for id in self.placement.routes.shards() {
+            // The others count on it until the shard has moved.
+            if leader(&standings, id).is_some_and(|(_, s)| s.voters.contains(&node)) {
+                return Err(Status::failed_precondition(format!(
+                    "node {node} has a replica of shard {id}: drain it first, and wait until it \
+                     has none"
+                )));
+            }
+        }
+        self.set_member(node, MemberState::Removed).await
     }
 
     async fn transfer_leader(

@@ -121,18 +121,13 @@ impl Placement {
         let facts = self.facts(&standings);
         let nodes = self.nodes(&standings, &mut memory.away);
         memory.tried.retain(|_, at| at.elapsed() < TRY_AGAIN);
-        for action in plan(&nodes, &facts) {
+        for action in plan(&nodes, &facts, &memory.tried.keys().copied().collect()) {
+            info!(?action, "placement");
             let done = match &action {
                 Action::Place { shard, before, replicas } => {
-                    info!(?action, "placement");
                     self.meta.place(*shard, before, replicas).await
                 }
-                Action::Lead { shard, to, .. } if memory.tried.contains_key(&(*shard, *to)) => {
-                    // It came to nothing, and cost the shard a moment: not again at once.
-                    Ok(())
-                }
                 Action::Lead { shard, leader, to } => {
-                    info!(?action, "placement");
                     memory.tried.insert((*shard, *to), Instant::now());
                     self.shards.transfer(*shard, *leader, *to).await
                 }

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::{
-    actor::{CheckpointRule, CountCall, Inbound, ListCall, News, ShardActor, Stop},
+    actor::{CheckpointRule, Close, CountCall, Inbound, ListCall, News, ShardActor, Stop},
     call::{Reply, Request},
     core::Core,
     deliver::DeliveryDone,
@@ -154,6 +154,11 @@ impl Shards {
             let trace = shards.log().trace(u64::from(id.0));
             let trace = trace.map_err(|e| Error::internal(format!("shard {id}: {e}")))?;
             if trace != Trace::Replica && !routes.wanted(id).contains(&me) {
+                if trace == Trace::Removed {
+                    // A crash may have come before they went.
+                    remove_rows(&*shards.store(), id)
+                        .map_err(|e| Error::internal(format!("shard {id}: {e}")))?;
+                }
                 continue;
             }
             leading.push((id, shards.open_replica(id).await?));
@@ -189,7 +194,11 @@ impl Shards {
         let sink = addr.clone();
         let sink = Box::new(move |events| sink.do_send(News(events)));
         let registered = log.register(group, rows, &routes.founding(id), sink);
-        registered.map_err(|e| failed(e.to_string()))?;
+        if let Err(error) = registered {
+            let (closed, _) = oneshot::channel();
+            addr.do_send(Close(closed));
+            return Err(failed(error.to_string()));
+        }
         self.inner.addrs.write().insert(id, addr);
         Ok(rx)
     }

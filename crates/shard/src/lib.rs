@@ -31,6 +31,7 @@ mod golden;
 mod history;
 mod index;
 mod keys;
+mod leadership;
 mod lease;
 mod members;
 mod metrics;
